@@ -1,0 +1,43 @@
+"""AFD: train image classifiers together, take home the small one.
+
+Feature-map-level online adversarial knowledge distillation (Chung et al., ICML 2020)
+as a Keras model with its own training step.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from afd_tf._version import __version__
+
+if TYPE_CHECKING:
+    from afd_tf import data, losses, methods, networks, schedules, topology
+    from afd_tf.distiller import OnlineDistiller
+    from afd_tf.export import export
+
+# Resolved on first use, so that `import afd_tf` costs nothing before it is needed.
+_MODULES = ("data", "losses", "methods", "networks", "schedules", "topology")
+_NAMES = {"OnlineDistiller": "afd_tf.distiller", "export": "afd_tf.export"}
+
+__all__ = [
+    "OnlineDistiller",
+    "__version__",
+    "data",
+    "export",
+    "losses",
+    "methods",
+    "networks",
+    "schedules",
+    "topology",
+]
+
+
+def __getattr__(name):
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"afd_tf.{name}")
+    raise AttributeError(f"module 'afd_tf' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

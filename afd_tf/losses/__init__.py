@@ -1,0 +1,16 @@
+"""Losses as pure functions of tensors; each returns nats or squared units per example."""
+
+from afd_tf.losses.adversarial import discriminator_loss, generator_loss
+from afd_tf.losses.alignment import l1, l2
+from afd_tf.losses.logits import cross_entropy, kl_divergence
+from afd_tf.losses.reduction import weighted_sum
+
+__all__ = [
+    "cross_entropy",
+    "discriminator_loss",
+    "generator_loss",
+    "kl_divergence",
+    "l1",
+    "l2",
+    "weighted_sum",
+]
