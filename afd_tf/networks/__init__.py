@@ -1,0 +1,1 @@
+"""Networks, discriminators and transfer layers."""

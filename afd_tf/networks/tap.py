@@ -1,0 +1,303 @@
+"""Feature map and logits of any Keras classifier, in one forward pass."""
+
+from dataclasses import dataclass, field
+
+import keras
+
+from afd_tf.naming import nearest
+from afd_tf.networks import graph
+
+
+@dataclass(frozen=True, eq=False)
+class Tapped:
+    """A classifier with one of its feature maps laid open.
+
+    `G` (the extractor) is everything between the input and the tap, the head is the
+    rest. The layers and variables are those of `network`; nothing is copied.
+
+    Attributes:
+        network: keras.Model, the classifier as it was given.
+        layer_name: str, the layer whose output is the feature map.
+        map_shape: (height, width, channels) of the feature map.
+        num_classes: int, the number of logits.
+        input_shape: (height, width, channels) of the images.
+        note: str, what is worth knowing about the choice of the tap, or "".
+    """
+
+    network: keras.Model
+    layer_name: str
+    map_shape: tuple
+    num_classes: int
+    input_shape: tuple
+    note: str
+    _two_outputs: keras.Model = field(repr=False)
+    _extractor_layers: tuple = field(repr=False)
+
+    def forward(self, x, training=False):
+        """Compute the feature map and the logits in one forward pass.
+
+        Args:
+            x: float tensor of shape `(batch, height, width, channels)`.
+            training: bool, whether dropout acts and batch statistics are used.
+
+        Returns:
+            Tuple of the feature map `(batch, h, w, c)` and the logits
+            `(batch, num_classes)`, in the dtypes in which the network computes them.
+        """
+        feature_map, logits = self._two_outputs(x, training=training)
+        return feature_map, logits
+
+    @property
+    def extractor_variables(self):
+        """Trainable variables on the paths from the input to the tap, in order."""
+        ids = self._extractor_ids()
+        return [v for v in self.network.trainable_variables if id(v) in ids]
+
+    @property
+    def head_variables(self):
+        """The network's other trainable variables, in order."""
+        ids = self._extractor_ids()
+        return [v for v in self.network.trainable_variables if id(v) not in ids]
+
+    def _extractor_ids(self):
+        # Read at each use: a user may freeze layers after the tap is made.
+        return {id(v) for layer in self._extractor_layers for v in layer.variables}
+
+
+def tap(model, layer=None):
+    """Lay open a feature map of a classifier.
+
+    Args:
+        model: keras Functional or Sequential model with one input
+            `(batch, height, width, channels)` and one output, logits of shape
+            `(batch, classes)`. Not a subclassed model, whose inside cannot be seen.
+        layer: str, name of the layer whose 4-D output is the feature map. Default: the
+            last 4-D output before the head (before global pooling or flattening),
+            leaving out layers that only drop, pad or reshape.
+
+    Returns:
+        A `Tapped`.
+
+    Raises:
+        ValueError: if the model cannot be tapped, ends in probabilities, or has no
+            such layer; the message says what to change.
+        TypeError: if `model` is not a Keras model.
+
+    Example:
+        >>> tapped = tap(resnet(20, num_classes=10))
+        >>> tapped.map_shape
+        (8, 8, 64)
+    """
+    inputs, logits = _ends(model)
+    nodes = graph.sorted_nodes([logits])
+    _check_channels_last(model, nodes)
+    _check_logits(model, logits)
+    if layer is None:
+        node = graph.last_feature_map(nodes)
+        if node is None:
+            raise ValueError(_no_map_message(model, nodes))
+    else:
+        node = _named_node(model, nodes, layer)
+    map_shape = graph.shape(node)[1:]
+    if None in map_shape:
+        raise ValueError(
+            f"Invalid value for argument `tap`. Expected a feature map of known size. "
+            f"Received: tap='{node.operation.name}' with shape {graph.shape(node)} in "
+            f"model '{model.name}'. Give the model's `keras.Input` the height, width "
+            "and channels of the images."
+        )
+    two_outputs = keras.Model(
+        inputs, [node.outputs[0], logits], name=f"{model.name}_tapped"
+    )
+    two_outputs.dtype_policy = model.dtype_policy
+    layers = [
+        operation
+        for operation in graph.ancestors(node)
+        if isinstance(operation, keras.layers.Layer)
+    ]
+    return Tapped(
+        network=model,
+        layer_name=node.operation.name,
+        map_shape=map_shape,
+        num_classes=int(logits.shape[-1]),
+        input_shape=tuple(inputs.shape[1:]),
+        note=_note(map_shape),
+        _two_outputs=two_outputs,
+        _extractor_layers=tuple(layers),
+    )
+
+
+def _ends(model):
+    """Return the input and the output tensor, or say why the model has not one each."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "Invalid value for argument `model`. Expected a keras.Model. Received: "
+            f"model={model!r} of type {type(model).__name__}."
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a model that knows its input "
+            f"shape. Received: Sequential model '{model.name}' that is not built. "
+            "Begin it with keras.Input((height, width, channels))."
+        )
+    inputs = getattr(model, "inputs", None)
+    outputs = getattr(model, "outputs", None)
+    if not inputs or not outputs or _has_own_call(model):
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a Functional or Sequential "
+            f"model. Received: model '{model.name}' of class {type(model).__name__}, "
+            "whose layers are called in Python and cannot be tapped. Build it as "
+            "keras.Model(inputs, logits)."
+        )
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected one input (images) and one "
+            f"output (logits). Received: model '{model.name}' with {len(inputs)} "
+            f"inputs and {len(outputs)} outputs. Wrap it: keras.Model(images, logits)."
+        )
+    return inputs[0], outputs[0]
+
+
+def _has_own_call(model):
+    """Say whether a subclass computes something else than the graph it holds."""
+    return any(
+        "call" in vars(cls)
+        for cls in type(model).__mro__
+        if not cls.__module__.startswith("keras.")
+    )
+
+
+def _check_channels_last(model, nodes):
+    for operation in [node.operation for node in nodes]:
+        if getattr(operation, "data_format", None) == "channels_first":
+            raise ValueError(
+                "Invalid value for argument `model`. Expected layers with data_format "
+                f"'channels_last'. Received: layer '{operation.name}' of model "
+                f"'{model.name}' with 'channels_first'."
+            )
+    image = model.inputs[0].shape
+    if len(image) != 4:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected images of shape (batch, "
+            f"height, width, channels). Received: model '{model.name}' with input "
+            f"shape {tuple(image)}."
+        )
+
+
+def _check_logits(model, logits):
+    culprit = graph.final_probability(logits)
+    if culprit is not None:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected logits as output. Received: "
+            f"model '{model.name}' that ends in probabilities (layer '{culprit}'). "
+            "Remove the softmax or sigmoid; with keras.applications pass "
+            "classifier_activation=None."
+        )
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected logits of shape (batch, "
+            f"classes) with at least 2 classes. Received: model '{model.name}' with "
+            f"output shape {shape}. End it with pooling or Flatten and Dense(classes)."
+        )
+
+
+def _named_node(model, nodes, name):
+    """Return the last call of the layer `name` in the model."""
+    matches = [node for node in nodes if node.operation.name == name]
+    if not matches:
+        raise ValueError(_unknown_tap_message(model, nodes, name))
+    node = matches[-1]
+    if not graph.is_map(node):
+        given = [tuple(tensor.shape) for tensor in node.outputs]
+        raise ValueError(
+            "Invalid value for argument `tap`. Expected a layer with one 4-D output "
+            f"(batch, height, width, channels). Received: tap={name!r} with output "
+            f"shape {given[0] if len(given) == 1 else given} in model '{model.name}'. "
+            f"{_candidates(nodes)}"
+        )
+    if not any(graph.has_weights(operation) for operation in graph.ancestors(node)):
+        raise ValueError(
+            "Invalid value for argument `tap`. Expected a feature map computed by "
+            f"layers with weights. Received: tap={name!r}, before which model "
+            f"'{model.name}' has none. {_candidates(nodes)}"
+        )
+    return node
+
+
+def _unknown_tap_message(model, nodes, name):
+    names = [node.operation.name for node in nodes]
+    owner = next(
+        (
+            inner.name
+            for inner in _nested(nodes)
+            if name in {operation.name for operation in inner.layers}
+        ),
+        None,
+    )
+    if owner is not None:
+        return (
+            f"Invalid value for argument `tap`. Expected a layer of model "
+            f"'{model.name}' itself. Received: tap={name!r}, which is inside its "
+            f"nested model '{owner}'. {_unnest(owner)}"
+        )
+    if name in {layer.name for layer in model._flatten_layers(include_self=False)}:
+        return (
+            "Invalid value for argument `tap`. Expected a layer on which the logits "
+            f"depend. Received: tap={name!r}, whose output model '{model.name}' does "
+            f"not use. {_candidates(nodes)}"
+        )
+    return (
+        f"Invalid value for argument `tap`. Expected the name of a layer of model "
+        f"'{model.name}'. Received: tap={name!r}.{nearest(name, names)} "
+        f"{_candidates(nodes)}"
+    )
+
+
+def _no_map_message(model, nodes):
+    nested = _nested(nodes)
+    start = (
+        "Invalid value for argument `tap`. Expected a model with a 4-D feature map "
+        "(batch, height, width, channels) that all paths to the logits go through. "
+        f"Received: model '{model.name}' and tap=None. "
+    )
+    if nested and not _maps(nodes):
+        return start + _unnest(nested[-1].name)
+    return start + _candidates(nodes)
+
+
+def _nested(nodes):
+    return [n.operation for n in nodes if graph.is_nested(n.operation)]
+
+
+def _unnest(name):
+    return (
+        f"Pass the inner model '{name}' as the network, or build the network without "
+        "nesting: keras.Model(inner.input, head(inner.output)) instead of "
+        "head(inner(x))."
+    )
+
+
+def _maps(nodes):
+    """List the names of the layers that can be tapped, last first."""
+    found = []
+    weights = False
+    for node in nodes:
+        weights = weights or graph.has_weights(node.operation)
+        if weights and graph.is_map(node):
+            found.append(node.operation.name)
+    return found[::-1]
+
+
+def _candidates(nodes):
+    names = _maps(nodes)
+    if not names:
+        return "It has no layer with a 4-D output after its first weights."
+    shown = ", ".join(f"'{name}'" for name in names[:4])
+    return f"Its last layers with a 4-D output: {shown}."
+
+
+def _note(map_shape):
+    if map_shape[:2] == (1, 1):
+        return "1x1 map: larger images, or an earlier layer as tap, keep positions"
+    return ""
