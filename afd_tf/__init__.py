@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 from afd_tf._version import __version__
 
 if TYPE_CHECKING:
-    from afd_tf import data, losses, methods, networks, schedules, topology
+    from afd_tf import data, export, losses, methods, networks, schedules, topology
     from afd_tf.distiller import OnlineDistiller
-    from afd_tf.export import export
 
 # Resolved on first use, so that `import afd_tf` costs nothing before it is needed.
-_MODULES = ("data", "losses", "methods", "networks", "schedules", "topology")
-_NAMES = {"OnlineDistiller": "afd_tf.distiller", "export": "afd_tf.export"}
+_MODULES = (
+    "data",
+    "export",
+    "losses",
+    "methods",
+    "networks",
+    "schedules",
+    "topology",
+)
 
 __all__ = [
     "OnlineDistiller",
@@ -32,8 +38,8 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name == "OnlineDistiller":
+        return importlib.import_module("afd_tf.distiller").OnlineDistiller
     if name in _MODULES:
         return importlib.import_module(f"afd_tf.{name}")
     raise AttributeError(f"module 'afd_tf' has no attribute {name!r}")

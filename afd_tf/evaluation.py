@@ -1,0 +1,112 @@
+"""What networks say of images, alone and together, and how right they are."""
+
+import tensorflow as tf
+from keras import ops
+
+from afd_tf.fitting import LABEL_ERROR
+
+
+def _mean_of_probabilities(logits):
+    return tf.add_n([ops.softmax(z, axis=-1) for z in logits]) / len(logits)
+
+
+def _softmax_of_mean(logits):
+    return ops.softmax(tf.add_n(list(logits)) / len(logits), axis=-1)
+
+
+ENSEMBLES = {"probabilities": _mean_of_probabilities, "logits": _softmax_of_mean}
+
+
+def probabilities(names, logits, ensemble):
+    """Return class probabilities of every network and of the ensemble.
+
+    Args:
+        names: list of str.
+        logits: list of float tensors `(batch, classes)`.
+        ensemble: "probabilities" or "logits", see `OnlineDistiller`.
+
+    Returns:
+        Dict from name, and "ensemble", to float32 tensors `(batch, classes)`.
+    """
+    logits = [ops.cast(z, "float32") for z in logits]
+    result = {n: ops.softmax(z, axis=-1) for n, z in zip(names, logits, strict=True)}
+    result["ensemble"] = ENSEMBLES[ensemble](logits)
+    return result
+
+
+def count_right(names, labels, predicted):
+    """Count right answers.
+
+    Args:
+        names: list of str.
+        labels: int tensor `(batch,)` or float tensor `(batch, classes)`.
+        predicted: what `probabilities` returned.
+
+    Returns:
+        Dict from `{network}_accuracy`, "mean_accuracy" and "ensemble_accuracy" to
+        `(number right, number of examples)`; the mean counts each network's answer.
+    """
+    truth = labels if len(labels.shape) == 1 else ops.argmax(labels, axis=-1)
+    truth = ops.cast(truth, "int64")
+    count = ops.cast(ops.shape(truth)[0], "float32")
+
+    def right(name):
+        answers = tf.argmax(predicted[name], axis=-1, output_type=tf.int64)
+        return ops.sum(ops.cast(ops.equal(answers, truth), "float32"))
+
+    each = [right(name) for name in names]
+    values = {f"{n}_accuracy": (r, count) for n, r in zip(names, each, strict=True)}
+    values["mean_accuracy"] = (tf.add_n(each), count * len(names))
+    values["ensemble_accuracy"] = (right("ensemble"), count)
+    return values
+
+
+def check_images(images, shape):
+    """Return the images if a network that takes `shape` can read them.
+
+    Raises:
+        ValueError: if they have another shape.
+    """
+    if tuple(images.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"The networks take images of shape {tuple(shape)} (height, width, "
+            f"channels). Received: a batch of shape {tuple(images.shape)}. Build the "
+            "networks with `input_shape=` of the images, or resize the images."
+        )
+    return images
+
+
+def check_labels(labels, classes):
+    """Return labels as int32 `(batch,)` or float32 `(batch, classes)`.
+
+    Raises:
+        ValueError: if they have another shape.
+        tf.errors.InvalidArgumentError: when run, if a class index is out of range;
+            `fit` and `evaluate` turn it into a ValueError.
+    """
+    if labels is None:
+        raise ValueError(
+            "Training and evaluation need labels. Received: images only. Pass "
+            "`(images, labels)` batches."
+        )
+    rank = len(labels.shape)
+    if rank == 2 and labels.shape[-1] == classes and classes > 1:
+        return ops.cast(labels, "float32")
+    if rank == 2 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    elif rank != 1:
+        raise ValueError(
+            f"Expected labels of shape (batch,) with class indices, or (batch, "
+            f"{classes}) with class probabilities. Received: {tuple(labels.shape)}."
+        )
+    labels = tf.cast(labels, tf.int32)
+    outside = tf.boolean_mask(labels, (labels < 0) | (labels >= classes))
+    check = tf.debugging.Assert(
+        tf.equal(tf.size(outside), 0),
+        [
+            f"{LABEL_ERROR}{classes}), the networks have {classes} classes. Found:",
+            outside,
+        ],
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(labels)

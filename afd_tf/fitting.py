@@ -1,0 +1,83 @@
+"""What `fit` adds to Keras': the length of training, and errors a person can read."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+LABEL_ERROR = "Labels must lie in [0, "
+
+_RATE_DRIVERS = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
+
+
+class TrainingLength(keras.callbacks.Callback):
+    """Tell the model how long training is, and the data set which epoch it is.
+
+    Schedules are fractions of training: they need the number of steps before the first
+    one. The data set's order and augmentation are functions of the epoch.
+
+    Args:
+        initial_epoch: int, first epoch of this call of `fit`.
+        dataset: the training data; its attribute `position` is set where it has one.
+    """
+
+    def __init__(self, initial_epoch, dataset):
+        super().__init__()
+        self._initial_epoch = initial_epoch
+        self._position = getattr(dataset, "position", None)
+
+    def on_train_begin(self, logs=None):
+        steps = self.params.get("steps")
+        phases = self.model.phases
+        if self.model.length_is_fixed or not any(p.scheduled for p in phases):
+            return
+        if not steps:
+            raise ValueError(
+                "The learning-rate schedules are fractions of training, and the number "
+                "of steps of this data set is unknown. Pass `steps_per_epoch=` to fit(), "
+                "`total_steps=` to compile(), or compile() without schedules "
+                "(logit_schedule=None, feature_schedule=None, "
+                "discriminator_schedule=None)."
+            )
+        done = int(self.model.optimizer.iterations)
+        ahead = (self.params["epochs"] - self._initial_epoch) * steps
+        self.model.total_steps.assign(done + ahead)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._position is not None:
+            self._position.assign(epoch)
+
+
+def drives_learning_rate(callbacks):
+    """Whether one of Keras' own callbacks sets the learning rate."""
+    callbacks = getattr(callbacks, "callbacks", callbacks) or ()
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return any(isinstance(callback, _RATE_DRIVERS) for callback in callbacks)
+
+
+def with_callback(callbacks, callback):
+    """Return the user's callbacks with one more, first."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks.insert(0, callback)
+        callback.set_model(callbacks._model)
+        return callbacks
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return [callback, *(callbacks or ())]
+
+
+@contextlib.contextmanager
+def readable_errors():
+    """Turn a failed check inside a step into a ValueError with that check's message."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        for line in str(error).splitlines():
+            if LABEL_ERROR in line:
+                message = line[line.index(LABEL_ERROR) :].strip(" '\"]")
+                raise ValueError(message) from None
+        raise

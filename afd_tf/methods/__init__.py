@@ -1,0 +1,28 @@
+"""Distillation methods: a logit loss and a feature-map objective, put together.
+
+A new method is one file that calls `register`, imported below.
+"""
+
+from afd_tf.methods import baselines
+from afd_tf.methods.adversarial import Adversarial
+from afd_tf.methods.alignment import Alignment
+from afd_tf.methods.method import (
+    FeatureObjective,
+    Method,
+    describe,
+    get,
+    names,
+    register,
+)
+
+__all__ = [
+    "Adversarial",
+    "Alignment",
+    "FeatureObjective",
+    "Method",
+    "baselines",
+    "describe",
+    "get",
+    "names",
+    "register",
+]

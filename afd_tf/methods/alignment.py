@@ -1,0 +1,91 @@
+"""Direct alignment: each network pulls its map towards its source's raw map."""
+
+import keras
+from keras import ops
+
+from afd_tf import losses
+from afd_tf.methods.method import FeatureObjective, register
+from afd_tf.naming import lookup
+from afd_tf.networks import transfer
+
+DISTANCES = {"l1": losses.l1, "l2": losses.l2}
+
+
+@keras.saving.register_keras_serializable(package="afd_tf")
+class Alignment(FeatureObjective):
+    """Mean distance between `T_{k->j}(h_k)` and the constant raw map `h_j`.
+
+    Two trainable transfers that meet in the middle could both shrink to zero; mapping
+    onto the raw source map leaves no such solution. Maps of different spatial size meet
+    at the smaller one.
+
+    Args:
+        distance: "l1" or "l2".
+        optimizer: "feature" (default) or "logit": which optimizer minimises it.
+    """
+
+    def __init__(self, distance, optimizer="feature"):
+        self.distance = distance
+        self.optimizer = optimizer
+        self._loss = lookup("distance", distance, DISTANCES)
+        self.joins_logit_loss = lookup(
+            "optimizer", optimizer, {"feature": False, "logit": True}
+        )
+
+    def get_config(self):
+        return {"distance": self.distance, "optimizer": self.optimizer}
+
+    def make_transfers(self, map_shapes, sources):
+        # One per edge, in the order in which `messages` walks the edges.
+        return [
+            transfer.alignment_transfer(map_shapes[k], map_shapes[j])
+            for k, j in _edges(sources)
+        ]
+
+    def messages(self, maps, transfers, sources):
+        return [
+            _through(layer, transfer.match_spatial(maps[k], _meet(maps, k, j)))
+            for layer, (k, j) in zip(transfers, _edges(sources), strict=True)
+        ]
+
+    def losses(self, messages, maps, sources, discriminators):
+        del discriminators
+        remaining = iter(messages)
+        result = []
+        for k, own_sources in enumerate(sources):
+            per_source = [
+                self._loss(
+                    next(remaining),
+                    transfer.match_spatial(maps[j], _meet(maps, k, j)),
+                )
+                for j in own_sources
+            ]
+            result.append(ops.mean(ops.stack(per_source), axis=0))
+        return result
+
+
+def _edges(sources):
+    return [(k, j) for k, own_sources in enumerate(sources) for j in own_sources]
+
+
+def _meet(maps, k, j):
+    return tuple(min(maps[k].shape[axis], maps[j].shape[axis]) for axis in (1, 2))
+
+
+def _through(layer, tensor):
+    return tensor if layer is None else layer(tensor, training=True)
+
+
+register(
+    "l1",
+    "L1 alignment of maps with cross-entropy, without KL",
+    feature=Alignment,
+    distance="l1",
+)
+register(
+    "l1_kd",
+    "L1 alignment of maps with E1",
+    kl=True,
+    feature=Alignment,
+    distance="l1",
+)

@@ -1,0 +1,239 @@
+"""The training step: E1, then E2, then E3 (paper.md's numbering, section 3)."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from afd_tf import losses
+from afd_tf.building import Wiring
+from afd_tf.methods import Method
+from afd_tf.optimization import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """The three updates of a step; None where the method has no such update."""
+
+    logit: Phase
+    feature: Phase | None
+    discriminator: Phase | None
+
+    def __iter__(self):
+        return (p for p in (self.logit, self.feature, self.discriminator) if p)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One update of all networks on one (replica's) batch.
+
+    Losses are sums over the examples of the batch times their weights, divided by the
+    number of examples of the global batch: optimizers sum gradients over replicas.
+
+    Attributes:
+        names: names of the networks.
+        method: which losses there are.
+        wiring: taps, sources and transfer layers.
+        discriminators: list of keras models, one per network or none.
+        phases: the updates.
+        classification_loss: function `(labels, logits) -> (batch,)`, nats per example.
+        temperature: T of E1.
+        kl_weight: factor on E1's KL term.
+        feature_weight: factor on the feature-map-based loss.
+        fresh: whether maps are computed again after the logit update.
+    """
+
+    names: tuple[str, ...]
+    method: Method
+    wiring: Wiring
+    discriminators: list
+    phases: Phases
+    classification_loss: Callable
+    temperature: float
+    kl_weight: float
+    feature_weight: float
+    fresh: bool
+
+    def __call__(self, images, labels, weight, ratio_due):
+        """Update everything once.
+
+        Args:
+            images: float tensor `(batch, height, width, channels)`.
+            labels: int tensor `(batch,)` or float tensor `(batch, classes)`.
+            weight: float tensor `(batch,)` or None.
+            ratio_due: bool scalar tensor, whether to compute the gradient ratio.
+
+        Returns:
+            List of float32 logits `(batch, classes)` per network, and a dict from metric
+            to `(total, count)`.
+        """
+        batch = tf.shape(images)[0]
+        count = tf.cast(batch, tf.float32)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        values = {}
+
+        def objective(phase, totals, regularisation=()):
+            mean = tf.add_n(totals) / (count * replicas)
+            extra = [tf.cast(r, tf.float32) / replicas for r in regularisation]
+            return phase.scale_loss(tf.add_n([mean, *extra]))
+
+        phases, feature = self.phases, self.method.feature
+        with tf.GradientTape(persistent=True) as tape:
+            maps, logits = self._forward(images)
+            totals = self._logit_losses(labels, logits, weight, values, count)
+            messages = self._messages(maps)
+            if feature and feature.joins_logit_loss:
+                extra = self._feature_losses(messages, maps, weight, values, count)
+                totals = [e1 + e for e1, e in zip(totals, extra, strict=True)]
+            own = [self._regularisation(tap.network) for tap in self.wiring.taps]
+            for name, total, extra in zip(self.names, totals, own, strict=True):
+                values[f"{name}_loss"] = (total + extra * count, count)
+            logit_loss = objective(phases.logit, totals, own)
+        gradients = tape.gradient(logit_loss, phases.logit.variables)
+        if phases.feature is None:
+            phases.logit.apply(gradients)
+            return logits, values
+
+        if self.fresh:
+            phases.logit.apply(gradients)
+            # StatelessScope: BN statistics move in the first pass only.
+            with tf.GradientTape() as tape, keras.StatelessScope():
+                maps, _ = self._forward(images)
+                messages = self._messages(maps)
+        if phases.discriminator:
+            with tf.GradientTape() as judge_tape:
+                totals = self._discriminator_losses(messages, weight, values, count)
+                own = [self._regularisation(d) for d in self.discriminators]
+                loss = objective(phases.discriminator, totals, own)
+            variables = phases.discriminator.variables
+            phases.discriminator.apply(judge_tape.gradient(loss, variables))
+
+        shown = [tf.stop_gradient(m) for m in messages]
+        with (
+            tf.GradientTape(watch_accessed_variables=False) as map_tape,
+            keras.StatelessScope(),
+        ):
+            map_tape.watch(shown)
+            constants = [tf.stop_gradient(m) for m in maps]
+            totals = self._feature_losses(shown, constants, weight, values, count)
+            loss = objective(phases.feature, totals)
+        feature_gradients = tape.gradient(
+            messages,
+            phases.feature.variables,
+            output_gradients=map_tape.gradient(loss, shown),
+        )
+        values.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
+        if not self.fresh:
+            phases.logit.apply(gradients)
+        phases.feature.apply(feature_gradients)
+        return logits, values
+
+    def _forward(self, images):
+        passes = [tap.forward(images, training=True) for tap in self.wiring.taps]
+        maps, logits = zip(*passes, strict=True)
+        return list(maps), [ops.cast(z, "float32") for z in logits]
+
+    def _messages(self, maps):
+        if self.method.feature is None:
+            return []
+        wiring = self.wiring
+        return self.method.feature.messages(maps, wiring.transfers, wiring.sources)
+
+    def _logit_losses(self, labels, logits, weight, values, count):
+        """E1 per network, summed over the batch."""
+        totals = []
+        for k, name in enumerate(self.names):
+            own = self.classification_loss(labels, logits[k])
+            total = losses.weighted_sum(own, weight)
+            if self.method.kl or self.method.feature:
+                values[f"{name}_cross_entropy"] = (total, count)
+            if self.method.kl:
+                per_source = [
+                    losses.kl_divergence(logits[j], logits[k], self.temperature)
+                    for j in self.wiring.kl_sources[k]
+                ]
+                mean = tf.add_n(per_source) / len(per_source)
+                kl = losses.weighted_sum(mean, weight)
+                values[f"{name}_kl"] = (kl, count)
+                total = total + self.kl_weight * kl
+            totals.append(total)
+        return totals
+
+    def _feature_losses(self, messages, maps, weight, values, count):
+        """E3 or the alignment loss per network, weighted and summed over the batch."""
+        per_network = self.method.feature.losses(
+            messages, maps, self.wiring.sources, self.discriminators
+        )
+        totals = [losses.weighted_sum(loss, weight) for loss in per_network]
+        for name, total in zip(self.names, totals, strict=True):
+            values[f"{name}_feature_loss"] = (total, count)
+        return [self.feature_weight * total for total in totals]
+
+    def _discriminator_losses(self, messages, weight, values, count):
+        """E2 per network, summed over the batch; means over a network's sources."""
+        verdicts = self.method.feature.judge(
+            messages, self.wiring.sources, self.discriminators
+        )
+        totals = []
+        for name, (real, own) in zip(self.names, verdicts, strict=True):
+            pairs = list(zip(real, own, strict=True))
+            share = 1.0 / len(pairs)
+            per_pair = [losses.discriminator_loss(r, o) for r, o in pairs]
+            total = losses.weighted_sum(tf.add_n(per_pair) * share, weight)
+            totals.append(total)
+            real_sum = share * tf.add_n([tf.reduce_sum(r) for r, _ in pairs])
+            own_sum = share * tf.add_n([tf.reduce_sum(o) for _, o in pairs])
+            right = [_count(r > 0.5) + _count(o < 0.5) for r, o in pairs]
+            values[f"{name}_discriminator_loss"] = (total, count)
+            values[f"{name}_discriminator_real"] = (real_sum, count)
+            values[f"{name}_discriminator_own"] = (own_sum, count)
+            values[f"{name}_discriminator_accuracy"] = (
+                share * tf.add_n(right),
+                2.0 * count,
+            )
+        return totals
+
+    def _regularisation(self, model):
+        """Sum of a model's own regularisation losses (`model.losses`)."""
+        terms = [tf.cast(loss, tf.float32) for loss in model.losses]
+        return tf.add_n(terms) if terms else tf.constant(0.0)
+
+    def _gradient_ratios(self, logit_gradients, feature_gradients, due):
+        """Norm of E3's over E1's gradient on each G_k, before weight decay."""
+        phases = self.phases
+        logit = _by_variable(phases.logit, logit_gradients)
+        feature = _by_variable(phases.feature, feature_gradients)
+        # Loss scaling, where there is any, is not part of the ratio.
+        scale = phases.logit.scale_loss(1.0) / phases.feature.scale_loss(1.0)
+
+        def ratio(tap):
+            ids = [id(v) for v in tap.extractor_variables]
+            return tf.math.divide_no_nan(
+                tf.linalg.global_norm([feature[i] for i in ids]) * scale,
+                tf.linalg.global_norm([logit[i] for i in ids]),
+            )
+
+        taps = self.wiring.taps
+        ratios = tf.cond(
+            due,
+            lambda: tf.stack([ratio(tap) for tap in taps]),
+            lambda: tf.zeros(len(taps)),
+        )
+        counted = tf.cast(due, tf.float32)
+        return {
+            f"{name}_gradient_ratio": (ratios[k], counted)
+            for k, name in enumerate(self.names)
+        }
+
+
+def _by_variable(phase, gradients):
+    return {
+        id(v): None if g is None else tf.cast(g, tf.float32)
+        for v, g in zip(phase.variables, gradients, strict=True)
+    }
+
+
+def _count(condition):
+    return tf.reduce_sum(tf.cast(condition, tf.float32))
