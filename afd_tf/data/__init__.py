@@ -1,0 +1,17 @@
+"""Data: from a name or a folder to `tf.data` pipelines, reproducible at any step."""
+
+from afd_tf.data.augmentation import Augmentation
+from afd_tf.data.errors import reading_error
+from afd_tf.data.info import DataInfo
+from afd_tf.data.loading import load
+from afd_tf.data.position import EpochPosition
+from afd_tf.data.sources import register
+
+__all__ = [
+    "Augmentation",
+    "DataInfo",
+    "EpochPosition",
+    "load",
+    "reading_error",
+    "register",
+]

@@ -1,0 +1,58 @@
+"""What a loaded data set is, for people and for the parts that build on it."""
+
+import dataclasses
+
+from afd_tf.data.augmentation import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """Everything that defines the two pipelines `load` returned.
+
+    Attributes:
+        name: str, the data set's name ("digits", "cifar100", or the folder's own).
+        source: str, where the images come from, for people.
+        num_classes: int.
+        class_names: tuple of `num_classes` str; label i is `class_names[i]`.
+        image_shape: tuple (height, width, channels) in pixels.
+        train_examples: int, images trained on (without a held-out part).
+        test_examples: int, images in the second pipeline.
+        evaluated_split: "test" or "validation": what the second pipeline holds.
+        batch_size: int, images per batch over all replicas.
+        steps_per_epoch: int, batches per epoch; the remainder of the shuffled order
+            is left out, other images each epoch.
+        mean: tuple of `channels` floats, the images' mean as a fraction of 255.
+        std: tuple of `channels` floats, standard deviation, same unit.
+        augmentation: `Augmentation`, or None where images are left as they are.
+        seed: int, seed of order and augmentation.
+        split_seed: int, seed of any stratified split that was made.
+        in_memory: bool, whether the training images are held decoded in memory.
+    """
+
+    name: str
+    source: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_examples: int
+    test_examples: int
+    evaluated_split: str
+    batch_size: int
+    steps_per_epoch: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation | None
+    seed: int
+    split_seed: int
+    in_memory: bool
+
+    def position(self, step):
+        """Return (epoch, step within it) after `step` training steps.
+
+        With `train.position.assign(*info.position(step))` the next pass continues
+        exactly where a run of `step` steps stopped.
+
+        Args:
+            step: int >= 0, training steps done since the start of the run.
+        """
+        return divmod(int(step), self.steps_per_epoch)

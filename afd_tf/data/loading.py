@@ -1,0 +1,245 @@
+"""`load`: from a name to training and evaluation pipelines and what they hold."""
+
+import math
+import numbers
+
+import numpy as np
+
+from afd_tf.data import pipelines
+from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
+from afd_tf.data.examples import InMemory
+from afd_tf.data.info import DataInfo
+from afd_tf.data.sources import Request, open_source
+from afd_tf.data.splits import stratified
+
+# A larger set than memory holds is measured on this many of its images.
+_STATISTICS_EXAMPLES = 10_000
+
+
+def load(
+    name,
+    batch_size,
+    data_dir=None,
+    validation=0.0,
+    seed=0,
+    *,
+    image_size=None,
+    channels=None,
+    augmentation=True,
+    padding=None,
+    pad_mode="reflect",
+    flip=None,
+    mean=None,
+    std=None,
+    test_split=None,
+    test_fraction=0.2,
+    split_seed=0,
+    memory_limit=2 * 2**30,
+    download=False,
+):
+    """Load an image-classification data set by name.
+
+    Order, crops and flips are functions of (seed, epoch, index of the image), so that
+    training can stop and continue anywhere: `train.position.assign(epoch, step)` makes
+    the next pass begin there. Otherwise every pass is the next epoch.
+
+    Args:
+        name: str, "digits" (embedded, 16x16x1), the name of a tensorflow-datasets
+            classification set ("cifar100", "emnist/letters"), "image_folder" with
+            `data_dir`, or the path of an image folder.
+        batch_size: int, images per batch over all replicas.
+        data_dir: str, folder of the prepared tensorflow-datasets, or the image folder.
+            Default: the environment variable AFD_TFDS_DIR (AFD_IMAGE_FOLDER for a
+            folder), then TFDS_DATA_DIR, then ~/tensorflow_datasets.
+        validation: float in [0, 1), fraction of every class of the training split to
+            hold out. If above 0 the second result is that part, and the test split is
+            not read.
+        seed: int >= 0, seed of order and augmentation.
+        image_size: int or (height, width) in pixels. Images are resized so that they
+            cover it, and their centre is kept. Needed where sizes differ.
+        channels: 1 or 3, default the set's own (3 for a folder).
+        augmentation: bool, whether to pad, crop and flip at all.
+        padding: int, pixels on each side, default an eighth of the shorter side (4 for
+            32x32, 2 for digits).
+        pad_mode: "reflect" or "zero".
+        flip: bool, mirror half of the images; default True, but False for sets of
+            digits and letters.
+        mean: float or a float per channel, as a fraction of 255. Default: computed from
+            the images trained on.
+        std: as `mean`, the standard deviation.
+        test_split: str, the source's own split to evaluate on instead of "test", for
+            instance "validation".
+        test_fraction: float in (0, 1), used where a source has no split of its own to
+            evaluate on: this fraction of every class is the test split.
+        split_seed: int, seed of the stratified splits. Apart from `seed`, so that
+            runs with different seeds see the same split.
+        memory_limit: int, bytes of decoded training images to hold in memory; images
+            of a larger set are decoded each time they are used.
+        download: bool, whether tensorflow-datasets may download what is not prepared.
+
+    Returns:
+        Tuple (train, test, info). `train` is a tf.data.Dataset of (images float32
+        (batch, height, width, channels), standardised; labels int32 (batch,)) with
+        whole batches only, `info.steps_per_epoch` of them, and the attribute
+        `position`, an `EpochPosition`. `test` is the same in fixed order, without
+        augmentation, with every example once. `info` is a `DataInfo`.
+
+    Raises:
+        ValueError: if an argument is out of range, the set is unknown, not prepared,
+            damaged, or smaller than a batch.
+
+    Example:
+        >>> train, test, info = afd_tf.data.load("digits", 128)
+        >>> info.image_shape, info.num_classes, info.steps_per_epoch
+        ((16, 16, 1), 10, 11)
+    """
+    _check_integer("batch_size", batch_size, 1)
+    _check_integer("seed", seed, 0, 2**63)
+    _check_integer("split_seed", split_seed, 0, 2**32)
+    _check_integer("memory_limit", memory_limit, 0)
+    _check_fraction("validation", validation, zero=True)
+    _check_fraction("test_fraction", test_fraction)
+    if channels not in (None, 1, 3):
+        raise _invalid("channels", "None, 1 or 3", channels)
+    source = open_source(
+        Request(
+            name=name,
+            data_dir=data_dir,
+            image_size=_image_size(image_size),
+            channels=channels,
+            test_split=test_split,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            memory_limit=memory_limit,
+            download=bool(download),
+        )
+    )
+    if validation:
+        kept, held = stratified(source.train.labels, validation, split_seed)
+        train, test = source.train.subset(kept), source.train.subset(held)
+        evaluated_split = "validation"
+    else:
+        train, test = source.train, source.open_test()
+        evaluated_split = source.evaluated_split
+    if len(train) < batch_size:
+        raise _invalid(
+            "batch_size",
+            f"at most {len(train)}, the training examples of {source.name!r}",
+            batch_size,
+        )
+    if test.image_shape != train.image_shape:
+        raise ValueError(
+            f"Invalid images in {source.name!r}. Expected those to evaluate to have "
+            f"the shape of those to train on, {train.image_shape}. Received: "
+            f"{test.image_shape}. Set `image_size`."
+        )
+    settings = _augmentation(
+        train.image_shape, augmentation, padding, pad_mode, flip, source.flip
+    )
+    mean, std = _statistics(train, mean, std)
+    info = DataInfo(
+        name=source.name,
+        source=source.description,
+        num_classes=len(source.class_names),
+        class_names=tuple(source.class_names),
+        image_shape=train.image_shape,
+        train_examples=len(train),
+        test_examples=len(test),
+        evaluated_split=evaluated_split,
+        batch_size=batch_size,
+        steps_per_epoch=len(train) // batch_size,
+        mean=mean,
+        std=std,
+        augmentation=settings,
+        seed=seed,
+        split_seed=split_seed,
+        in_memory=isinstance(train, InMemory),
+    )
+    return (
+        pipelines.training(train, batch_size, seed, settings, mean, std),
+        pipelines.evaluation(test, batch_size, mean, std),
+        info,
+    )
+
+
+def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
+    if pad_mode not in PAD_MODES:
+        raise _invalid("pad_mode", f"one of {PAD_MODES}", pad_mode)
+    side = min(shape[:2])
+    if padding is None:
+        padding = side // 8
+    _check_integer("padding", padding, 0)
+    if padding >= side:
+        raise _invalid("padding", f"less than the shorter side, {side}", padding)
+    if not augmentation:
+        return None
+    return Augmentation(padding, pad_mode, default_flip if flip is None else bool(flip))
+
+
+def _statistics(train, mean, std):
+    channels = train.image_shape[-1]
+    if mean is None or std is None:
+        computed = channel_statistics(_images_to_measure(train))
+    mean = computed[0] if mean is None else _per_channel("mean", mean, channels)
+    std = computed[1] if std is None else _per_channel("std", std, channels)
+    if min(std) <= 0:
+        raise _invalid("std", "positive numbers", std)
+    return mean, std
+
+
+def _images_to_measure(train):
+    if isinstance(train, InMemory):
+        return train.images
+    rows = np.linspace(0, len(train) - 1, min(len(train), _STATISTICS_EXAMPLES))
+    dataset = pipelines.decoded(train.subset(rows.astype(np.int64)))
+    return np.stack([image for image, _ in dataset.as_numpy_iterator()])
+
+
+def _per_channel(argument, value, channels):
+    try:
+        values = np.broadcast_to(np.asarray(value, np.float64), (channels,)).tolist()
+    except (TypeError, ValueError):
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise _invalid(argument, f"a number or {channels} numbers", value)
+    return tuple(values)
+
+
+def _image_size(value):
+    if value is None:
+        return None
+    size = (value, value) if isinstance(value, numbers.Integral) else value
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise _invalid("image_size", "an integer or (height, width)", value)
+    for side in size:
+        _check_integer("image_size", side, 1)
+    return tuple(int(side) for side in size)
+
+
+def _check_integer(argument, value, low, high=None):
+    if (
+        not isinstance(value, numbers.Integral)
+        or isinstance(value, bool)
+        or value < low
+        or (high is not None and value >= high)
+    ):
+        expected = f"an integer >= {low}"
+        if high is not None:
+            expected += f" and < {high}"
+        raise _invalid(argument, expected, value)
+
+
+def _check_fraction(argument, value, zero=False):
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not (0 < value < 1 or (zero and value == 0))
+    ):
+        raise _invalid(argument, f"a number in {'[' if zero else '('}0, 1)", value)
+
+
+def _invalid(argument, expected, received):
+    return ValueError(
+        f"Invalid value for argument `{argument}`. Expected {expected}. "
+        f"Received: {argument}={received!r}"
+    )

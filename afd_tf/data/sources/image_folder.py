@@ -1,0 +1,252 @@
+"""An image folder: a folder per class, with or without train/ and test/ above them."""
+
+import concurrent.futures
+import functools
+import logging
+import os
+
+import numpy as np
+
+from afd_tf.data.examples import InMemory, OnDemand
+from afd_tf.data.sources.base import Request, Source
+from afd_tf.data.sources.images import read_image, read_size
+from afd_tf.data.splits import stratified
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_SPLITS = {"test": ("test",), "validation": ("validation", "val")}
+
+
+def open_image_folder(request: Request) -> Source:
+    """Open `<folder>/train/<class>/*` with test/ or validation/ beside it.
+
+    `test/` is evaluated, or `validation/` (`val/`) where there is none or where
+    `test_split="validation"` asks for it. A folder with class folders only, or with
+    train/ only, is split: a stratified `test_fraction` is the test split.
+
+    Hidden files and folders (leading dot) and files without an image's extension are
+    left out, and a warning says so. Images are decoded by content. Links may not lead
+    out of the folder.
+    """
+    root = _root(request)
+    notes = []
+    base, evaluated = root, None
+    if _is_split(root, "train"):
+        base = os.path.join(root, "train")
+        evaluated = _evaluated(root, request.test_split)
+    elif request.test_split not in (None, "test"):
+        raise _invalid_split(request.test_split, root)
+    classes = _classes(root, base, notes)
+    paths, labels = _files(root, base, classes, notes)
+    channels = request.channels or 3
+    build = functools.partial(_examples, request=request, channels=channels)
+    if evaluated:
+        split_name, split_base = evaluated
+
+        def open_test():
+            skipped = []
+            found = _classes(root, split_base, skipped)
+            unknown = [name for name in found if name not in classes]
+            if unknown:
+                raise ValueError(
+                    f"Invalid image folder. Expected the classes of train/ in "
+                    f"{split_base!r}. Received: {unknown}"
+                )
+            files = _files(root, split_base, found, skipped, classes)
+            _warn(skipped)
+            return build(*files)
+
+        train = build(paths, labels)
+    else:
+        split_name = "test"
+        kept, held = stratified(
+            labels, request.test_fraction, request.split_seed, "test_fraction"
+        )
+        train = build([paths[row] for row in kept], labels[kept])
+
+        def open_test():
+            return build([paths[row] for row in held], labels[held])
+
+    _warn(notes)
+    return Source(
+        name=os.path.basename(root),
+        description="image folder",
+        class_names=tuple(classes),
+        train=train,
+        open_test=open_test,
+        evaluated_split=split_name,
+        flip=True,
+    )
+
+
+def _root(request):
+    named = request.name in ("folder", "image_folder")
+    path = request.data_dir if named else request.name
+    if named and path is None:
+        path = os.environ.get("AFD_IMAGE_FOLDER")
+        if not path:
+            raise ValueError(
+                "Invalid value for argument `data_dir`. Expected the path of the image "
+                "folder. Received: data_dir=None"
+            )
+    root = os.path.realpath(os.path.expanduser(os.fspath(path)))
+    if not os.path.isdir(root):
+        raise ValueError(
+            f"Invalid value for argument `{'data_dir' if named else 'name'}`. Expected "
+            f"an existing image folder. Received: {os.fspath(path)!r}"
+        )
+    return root
+
+
+def _is_split(root, name):
+    """Tell a split (folders inside) from a class that happens to be called `name`."""
+    path = os.path.join(root, name)
+    return os.path.isdir(path) and any(
+        entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path)
+    )
+
+
+def _evaluated(root, wanted):
+    """Return (split, folder) to evaluate, or None where it must be split off."""
+    if wanted not in (None, "test", "validation", "val"):
+        raise _invalid_split(wanted, root)
+    order = ("test", "validation") if wanted is None else (wanted,)
+    for split in order:
+        split = "validation" if split == "val" else split
+        for name in _SPLITS[split]:
+            if _is_split(root, name):
+                return split, os.path.join(root, name)
+    if wanted is not None:
+        raise _invalid_split(wanted, root)
+    return None
+
+
+def _invalid_split(wanted, root):
+    return ValueError(
+        "Invalid value for argument `test_split`. Expected a split that is a folder of "
+        f"{root!r}: 'test' or 'validation'. Received: test_split={wanted!r}"
+    )
+
+
+def _entries(root, folder, notes):
+    """List a folder in a fixed order, without what is hidden, links checked."""
+    entries = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            notes.append(entry.path)
+            continue
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if os.path.commonpath([root, target]) != root:
+                raise ValueError(
+                    f"Invalid link {entry.path!r} in an image folder. Expected links "
+                    f"that stay inside {root!r}. Received: a link to {target!r}. "
+                    "Copy the files instead."
+                )
+        entries.append(entry)
+    return entries
+
+
+def _classes(root, base, notes):
+    names = []
+    for entry in _entries(root, base, notes):
+        if entry.is_dir():
+            try:
+                entry.name.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError(
+                    "Invalid class folder. Expected a name in UTF-8. Received: "
+                    f"{entry.path!r}"
+                ) from None
+            names.append(entry.name)
+        else:
+            notes.append(entry.path)
+    if len(names) < 2:
+        raise ValueError(
+            f"Invalid image folder {base!r}. Expected at least two folders, one per "
+            f"class, or train/ and test/ with such folders. Received: {names}"
+        )
+    return names
+
+
+def _files(root, base, names, notes, classes=None):
+    """Return paths and labels of all images, by class and then by name."""
+    paths, labels = [], []
+    for name in names:
+        before = len(paths)
+        for entry in _entries(root, os.path.join(base, name), notes):
+            if entry.is_dir():
+                raise ValueError(
+                    f"Invalid image folder. Expected images directly inside "
+                    f"{os.path.join(base, name)!r}. Received: the folder {entry.name!r}"
+                )
+            if entry.name.lower().endswith(_EXTENSIONS):
+                paths.append(entry.path)
+            else:
+                notes.append(entry.path)
+        if len(paths) == before:
+            raise ValueError(
+                f"Invalid image folder. Expected images ({', '.join(_EXTENSIONS)}) in "
+                f"{os.path.join(base, name)!r}. Received: none"
+            )
+        labels += [(classes or names).index(name)] * (len(paths) - before)
+    return paths, np.asarray(labels, np.int32)
+
+
+def _warn(notes):
+    if notes:
+        shown = ", ".join(repr(path) for path in notes[:3])
+        more = f" and {len(notes) - 3} more" if len(notes) > 3 else ""
+        logging.getLogger("afd_tf").warning(
+            "Left out of the image folder (hidden, or not images): %s%s", shown, more
+        )
+
+
+def _examples(paths, labels, request, channels):
+    size = request.image_size or _common_size(paths)
+    needed = len(paths) * size[0] * size[1] * channels
+    read = functools.partial(read_image, size=size, channels=channels)
+    if needed <= request.memory_limit:
+        images = np.empty((len(paths), *size, channels), np.uint8)
+        for row, image in enumerate(_in_threads(read, paths)):
+            images[row] = image
+        return InMemory(images, labels)
+    return _on_demand(paths, labels, read, (*size, channels))
+
+
+def _on_demand(paths, labels, read, shape):
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        table = tf.constant(labels)
+
+    def fetch(row):
+        # The path stays in Python: a file's name need not be valid UTF-8.
+        image = tf.numpy_function(
+            lambda row: read(paths[row]), [row], tf.uint8, stateful=False
+        )
+        return tf.ensure_shape(image, shape), tf.gather(table, row)
+
+    return OnDemand(len(paths), shape, fetch, lambda: labels)
+
+
+def _common_size(paths):
+    sizes = {}
+    for path, size in zip(paths, _in_threads(read_size, paths), strict=True):
+        sizes.setdefault(size, path)
+        if len(sizes) > 1:
+            (one, first), (two, second) = sizes.items()
+            raise ValueError(
+                "Invalid value for argument `image_size`. Expected (height, width) for "
+                f"images of differing sizes: {first!r} is {one}, {second!r} is {two}. "
+                "Received: image_size=None"
+            )
+    return next(iter(sizes))
+
+
+def _in_threads(read, paths):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            yield from pool.map(read, paths)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

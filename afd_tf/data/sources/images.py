@@ -1,0 +1,101 @@
+"""Decode image files by their content, whatever they are called."""
+
+import numpy as np
+
+# Enough for any photograph; a small file can claim far more and fill the memory.
+_MAX_PIXELS = 2**26
+
+
+def read_size(path):
+    """Return (height, width) of an image file as shown, without decoding it."""
+    return _reading(path, lambda image: _shown_size(image))
+
+
+def read_image(path, size, channels):
+    """Decode an image file.
+
+    Args:
+        path: str.
+        size: (height, width) to fit: the image is resized to cover it (bilinear,
+            antialiased) and its centre is kept. None keeps the image's own size.
+        channels: 1 or 3; anything else in the file is converted (alpha is dropped).
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        ValueError: naming the file, if it is corrupt, truncated or absurdly large.
+    """
+
+    def decode(image):
+        if size and image.size != size[::-1]:
+            # Lets a JPEG far larger than needed be decoded at a fraction of its size.
+            image.draft(None, (max(size), max(size)))
+        shown = _upright(image)
+        if size:
+            shown = _fit(_convert(shown, channels), size)
+        pixels = np.asarray(_convert(shown, channels))
+        return pixels.reshape(*pixels.shape[:2], channels)
+
+    return _reading(path, decode)
+
+
+def _reading(path, use):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = image.width * image.height
+            if pixels <= _MAX_PIXELS:
+                return use(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pixels = "far too many"
+    # Pillow's decoders raise many kinds of error for damaged files.
+    except Exception as error:
+        raise ValueError(f"Corrupt image {path!r}: {error}. Replace it.") from error
+    raise ValueError(
+        f"Invalid image {path!r}. Expected at most {_MAX_PIXELS} pixels. Received: "
+        f"{pixels}. Shrink or remove it."
+    )
+
+
+def _upright(image):
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _shown_size(image):
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _convert(image, channels):
+    from PIL import Image
+
+    mode = {1: "L", 3: "RGB"}[channels]
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit grey at 255.
+        deep = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
+    elif image.mode == "P":
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _fit(image, size):
+    from PIL import Image
+
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    # The part of the image that the result shows, in its own pixels.
+    shown_width, shown_height = width / scale, height / scale
+    left = (image.width - shown_width) / 2
+    top = (image.height - shown_height) / 2
+    box = (
+        max(left, 0.0),
+        max(top, 0.0),
+        min(left + shown_width, image.width),
+        min(top + shown_height, image.height),
+    )
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)

@@ -1,0 +1,307 @@
+"""Classification sets of tensorflow-datasets, by name, from their prepared files."""
+
+import os
+import re
+
+import numpy as np
+
+from afd_tf.data.examples import InMemory, OnDemand, check_labels
+from afd_tf.data.sources.base import SOURCES, Request, Source
+from afd_tf.data.sources.records import Records
+from afd_tf.naming import nearest
+
+# A mirrored digit or letter is another one, or none.
+_NO_FLIP = (
+    "mnist",
+    "emnist",
+    "kmnist",
+    "mnist_corrupted",
+    "svhn_cropped",
+    "omniglot",
+    "binarized_mnist",
+    "cmaterdb",
+)
+# Sets whose test split has no labels.
+_EVALUATION_SPLITS = {
+    "imagenet2012": "validation",
+    "imagenet_resized": "validation",
+    "downsampled_imagenet": "validation",
+    "places365_small": "validation",
+}
+_NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
+
+
+def open_tfds(request: Request) -> Source:
+    """Open a prepared set: `name`, `name/config`, `name:version`.
+
+    It must have an image and a class label as its supervised keys. Nothing is
+    downloaded unless `request.download` is true, and nothing is written.
+    """
+    builder = _builder(request)
+    image_key, label_key = _supervised_keys(builder, request.name)
+    names = tuple(builder.info.features[label_key].names)
+    splits = builder.info.splits
+    for split in ("train", request.test_split):
+        if split is not None and split not in splits:
+            argument = "name" if split == "train" else "test_split"
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected a set with the "
+                f"split {split!r}. Received: {request.name!r} with {sorted(splits)}"
+            )
+    short = builder.info.name
+    preferred = request.test_split or _EVALUATION_SPLITS.get(short, "test")
+    evaluated = next((s for s in (preferred, "validation") if s in splits), None)
+    if evaluated is None:
+        from afd_tf.data.splits import stratified
+
+        whole = _open_split(builder, "train", image_key, label_key, request)
+        kept, held = stratified(
+            whole.labels, request.test_fraction, request.split_seed, "test_fraction"
+        )
+        train = whole.subset(kept)
+
+        def open_test():
+            return whole.subset(held)
+
+    else:
+        train = _open_split(builder, "train", image_key, label_key, request)
+
+        def open_test():
+            return _open_split(builder, evaluated, image_key, label_key, request)
+
+    config = builder.builder_config
+    return Source(
+        name=short if config is None else f"{short}/{config.name}",
+        description=f"tensorflow-datasets {builder.info.full_name}",
+        class_names=names,
+        train=train,
+        open_test=open_test,
+        evaluated_split="validation" if evaluated == "validation" else "test",
+        flip=short not in _NO_FLIP,
+    )
+
+
+def _builder(request):
+    parsed = _NAME.match(request.name)
+    if parsed is None:
+        raise _unknown(request.name)
+    root = _root(request.data_dir)
+    found = _prepared(root, *parsed.groups(), request.name)
+    import tensorflow_datasets as tfds
+
+    if found is None and request.download and parsed[1] in tfds.list_builders():
+        builder = tfds.builder(request.name, data_dir=root, try_gcs=False)
+        builder.download_and_prepare()
+        return builder
+    if found is None:
+        if parsed[1] not in tfds.list_builders():
+            raise _unknown(request.name)
+        raise ValueError(
+            f"Invalid value for argument `name`. Expected a prepared data set; "
+            f"{request.name!r} was not found in {root!r}. Set `data_dir` to the folder "
+            "of your prepared sets, or allow the download with `download=True`. "
+            f"Received: name={request.name!r}"
+        )
+    return tfds.builder_from_directory(found)
+
+
+def _root(data_dir):
+    root = (
+        data_dir
+        or os.environ.get("AFD_TFDS_DIR")
+        or os.environ.get("TFDS_DATA_DIR")
+        or os.path.join("~", "tensorflow_datasets")
+    )
+    return os.path.abspath(os.path.expanduser(os.fspath(root)))
+
+
+def _prepared(root, name, config, version, asked):
+    """Return the folder of the prepared set, the newest version, or None."""
+    folder = os.path.join(root, name)
+    if config is not None:
+        return _version(os.path.join(folder, config), version)
+    found = _version(folder, version)
+    if found is not None or not os.path.isdir(folder):
+        return found
+    configs = [
+        entry.name
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if entry.is_dir() and _version(entry.path, version)
+    ]
+    if len(configs) > 1:
+        raise ValueError(
+            f"Invalid value for argument `name`. Expected one of "
+            f"{[f'{name}/{one}' for one in configs]}. Received: name={asked!r}"
+        )
+    return _version(os.path.join(folder, configs[0]), version) if configs else None
+
+
+def _version(folder, version):
+    if not os.path.isdir(folder):
+        return None
+    versions = [
+        entry
+        for entry in os.listdir(folder)
+        if re.fullmatch(r"\d+\.\d+\.\d+", entry)
+        and version in (None, entry)
+        and os.path.isfile(os.path.join(folder, entry, "features.json"))
+    ]
+    if not versions:
+        return None
+    newest = max(versions, key=lambda entry: tuple(map(int, entry.split("."))))
+    return os.path.join(folder, newest)
+
+
+def _unknown(name):
+    import tensorflow_datasets as tfds
+
+    known = [*SOURCES, *tfds.list_builders()]
+    return ValueError(
+        "Invalid value for argument `name`. Expected 'digits', 'image_folder', the "
+        "path of an image folder (with a separator, like './photos') or the name of a "
+        f"tensorflow-datasets set. Received: name={name!r}.{nearest(name, known)}"
+    )
+
+
+def _supervised_keys(builder, name):
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if (
+        keys is None
+        or len(keys) != 2
+        or not all(isinstance(key, str) for key in keys)
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+        or features[keys[0]].np_dtype != np.uint8
+    ):
+        raise ValueError(
+            "Invalid value for argument `name`. Expected a classification set: 8-bit "
+            f"images with one class label each. Received: name={name!r} with "
+            f"supervised keys {keys}"
+        )
+    return keys
+
+
+def _open_split(builder, split, image_key, label_key, request):
+    """Decode a split into memory, or on demand where it exceeds the limit."""
+    feature = builder.info.features[image_key]
+    count = builder.info.splits[split].num_examples
+    size, channels = _output(feature.shape, request)
+    shape = (*size, channels)
+    num_classes = builder.info.features[label_key].num_classes
+    where = f"the {split} split of {builder.info.full_name}"
+
+    def fit(example):
+        return _fit(example[image_key], size, channels), example[label_key]
+
+    if count * int(np.prod(shape)) > request.memory_limit:
+        return _on_demand(builder, split, fit, shape, num_classes, label_key)
+    return _in_memory(builder, split, fit, shape, num_classes, where)
+
+
+def _output(shape, request):
+    size = request.image_size or shape[:2]
+    if None in size:
+        raise ValueError(
+            "Invalid value for argument `image_size`. Expected (height, width) for "
+            f"{request.name!r}, whose images differ in size. Received: image_size=None"
+        )
+    return size, request.channels or shape[2] or 3
+
+
+def _in_memory(builder, split, fit, shape, num_classes, where):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    count = builder.info.splits[split].num_examples
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int64)
+    # One file after the other, so that an example's index is its place in the files.
+    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    row = 0
+    try:
+        dataset = builder.as_dataset(
+            split=split, shuffle_files=False, read_config=config
+        )
+        dataset = dataset.map(fit, num_parallel_calls=tf.data.AUTOTUNE)
+        for some, their in dataset.batch(256).prefetch(2).as_numpy_iterator():
+            images[row : row + len(some)] = some
+            labels[row : row + len(their)] = their
+            row += len(some)
+    except tf.errors.OpError as error:
+        first_line = str(error.message).split("\n")[0]
+        raise ValueError(
+            f"Damaged data set: {where} cannot be read ({first_line}). Prepare it "
+            "again."
+        ) from error
+    if row != count:
+        raise ValueError(
+            f"Damaged data set: {where} has {row} of {count} examples. Prepare it "
+            "again."
+        )
+    return InMemory(images, check_labels(labels, num_classes, where))
+
+
+def _on_demand(builder, split, fit, shape, num_classes, label_key):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    info = builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            "Invalid value for argument `memory_limit`. Expected at least the size of "
+            f"{info.full_name} decoded, because its format, {info.file_format.value}, "
+            "cannot be read by index. Prepare it as tfrecord, or raise `memory_limit`."
+        )
+    records = Records(info.splits[split].filepaths)
+    where = f"the {split} split of {info.full_name}"
+
+    def record(row):
+        data = tf.numpy_function(records.read, [row], tf.string, stateful=False)
+        return tf.ensure_shape(data, ())
+
+    def fetch(row):
+        image, label = fit(info.features.deserialize_example(record(row)))
+        inside = (label >= 0) & (label < num_classes)
+        complaint = f"Invalid label in {where}: expected 0 <= label < {num_classes}"
+        check = tf.debugging.Assert(inside, [complaint, "received", label, "row", row])
+        with tf.control_dependencies([check]):
+            return tf.ensure_shape(image, shape), tf.cast(label, tf.int32)
+
+    def read_labels():
+        skip = {key: tfds.decode.SkipDecoding() for key in info.supervised_keys[:1]}
+        rows = tf.data.Dataset.range(len(records)).map(
+            lambda row: info.features.deserialize_example(record(row), decoders=skip)[
+                label_key
+            ],
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        labels = np.fromiter(rows.as_numpy_iterator(), np.int64, len(records))
+        return check_labels(labels, num_classes, where)
+
+    return OnDemand(len(records), shape, fetch, read_labels)
+
+
+def _fit(image, size, channels):
+    """Resize to cover `size`, keep the centre, convert to `channels`."""
+    import tensorflow as tf
+
+    if image.shape[:2] != tuple(size):
+        target = tf.constant(size)
+        own = tf.shape(image)[:2]
+        scale = tf.reduce_max(tf.cast(target, tf.float64) / tf.cast(own, tf.float64))
+        scaled = tf.cast(tf.round(tf.cast(own, tf.float64) * scale), tf.int32)
+        scaled = tf.maximum(scaled, target)
+        resized = tf.image.resize(image, scaled, method="bilinear", antialias=True)
+        start = (scaled - target) // 2
+        resized = resized[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
+        image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    if channels == 3 and image.shape[-1] == 1:
+        image = tf.image.grayscale_to_rgb(image)
+    elif channels == 1 and image.shape[-1] != 1:
+        image = tf.image.rgb_to_grayscale(image[..., :3])
+    elif channels == 3:
+        image = image[..., :3]
+    return tf.ensure_shape(image, (*size, channels))

@@ -1,0 +1,44 @@
+"""Seeded stratified splits."""
+
+import numpy as np
+
+
+def stratified(labels, fraction, seed, argument="validation"):
+    """Set a fraction of every class aside.
+
+    Class shares are rounded by largest remainder, so that the total is
+    round(fraction * examples); every class keeps at least one example.
+
+    Args:
+        labels: int array (examples,).
+        fraction: float in (0, 1).
+        seed: int in [0, 2**32).
+        argument: str, the option's name for the message.
+
+    Returns:
+        Two int64 arrays, rows kept and rows set aside: disjoint, ascending, together
+        every row.
+
+    Raises:
+        ValueError: if nothing would be set aside.
+    """
+    # RandomState's numbers are frozen by NumPy, so a split stays what it is.
+    random = np.random.RandomState(seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    wanted = fraction * counts
+    aside = np.floor(wanted).astype(np.int64)
+    missing = round(fraction * len(labels)) - int(aside.sum())
+    by_remainder = np.argsort(aside - wanted, kind="stable")
+    aside[by_remainder[: max(missing, 0)]] += 1
+    aside = np.minimum(aside, counts - 1)
+    if aside.sum() == 0:
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected a fraction that sets "
+            f"at least one of {len(labels)} examples in {len(classes)} classes aside. "
+            f"Received: {argument}={fraction}"
+        )
+    held = np.zeros(len(labels), bool)
+    for label, count in zip(classes, aside, strict=True):
+        rows = np.flatnonzero(labels == label)
+        held[random.permutation(rows)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
