@@ -294,8 +294,10 @@ def test_keras_file_and_saved_model_round_trip(tmp_path):
         True,
     )
     model.export(str(tmp_path / "saved"), verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "saved")).serve(tf.constant(x))
-    np.testing.assert_allclose(served, model(x), rtol=1e-5, atol=1e-6)
+    saved = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(
+        saved.serve(tf.constant(x)), model(x), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_two_networks_train_alike_with_either_layer():

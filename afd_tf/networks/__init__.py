@@ -1,1 +1,35 @@
-"""Networks, discriminators and transfer layers."""
+"""Networks, their taps, discriminators and transfer layers.
+
+A new network is one file with a function that returns a keras.Model giving logits,
+and one `register` call in `registry.py`.
+"""
+
+from afd_tf.networks.discriminator import discriminator
+from afd_tf.networks.normalization import with_stock_normalization
+from afd_tf.networks.registry import build, names, patterns, register
+from afd_tf.networks.resnet import resnet
+from afd_tf.networks.tap import Tapped, tap
+from afd_tf.networks.transfer import (
+    alignment_transfer,
+    match_spatial,
+    smallest_size,
+    transfer_layers,
+)
+from afd_tf.networks.wide_resnet import wide_resnet
+
+__all__ = [
+    "Tapped",
+    "alignment_transfer",
+    "build",
+    "discriminator",
+    "match_spatial",
+    "names",
+    "patterns",
+    "register",
+    "resnet",
+    "smallest_size",
+    "tap",
+    "transfer_layers",
+    "wide_resnet",
+    "with_stock_normalization",
+]
