@@ -71,7 +71,7 @@ setup(
     extras_require={
         "litert": LITERT,
         "onnx": ONNX,
-        "test": TEST,
+        "test": [*TEST, *LITERT, *ONNX],
         "dev": [*TEST, *LITERT, *ONNX, "pre-commit>=4.0,<5"],
     },
     entry_points={
