@@ -1,0 +1,180 @@
+"""The rules of the house that a machine can check: who may import whom, and sizes."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "afd_tf"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A part may import parts further down, never its neighbours in a line or those above.
+LAYERS = [
+    {"cli"},
+    {"config"},
+    {"training"},
+    {"distiller", "data", "export"},
+    {"methods"},
+    {"networks", "topology"},
+    {"optimization", "metrics"},
+    {"losses", "schedules"},
+    {"naming"},
+]
+# Parts that are more than one file or folder.
+FAMILIES = {
+    "config": {"config", "configurables"},
+    "distiller": {
+        "building",
+        "compiling",
+        "distiller",
+        "evaluation",
+        "fitting",
+        "step",
+        "summary",
+    },
+    "export": {"export", "formats"},
+    "naming": {"naming", "_version"},
+}
+RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}
+FAMILY = {member: part for part, members in FAMILIES.items() for member in members}
+
+# What a part may import from outside, where that is limited.
+NUMERIC = {"keras", "numpy", "tensorflow"}
+OUTSIDE = {
+    "losses": NUMERIC,
+    "schedules": NUMERIC,
+    "metrics": NUMERIC,
+    "topology": set(),
+    "naming": set(),
+}
+
+
+def imports(source):
+    """Yield (line, dotted name) of all imports, those inside functions included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, f"{'.' * node.level}{node.module}.{alias.name}"
+
+
+def part_of(name):
+    return FAMILY.get(name, name)
+
+
+def violations(module, source):
+    """List what `source`, as the module of this dotted name, may not import."""
+    part = part_of(module.split(".")[1])
+    if part not in RANK:
+        return [f"{module}: belongs to no layer, add it to LAYERS or FAMILIES"]
+    found = []
+    for line, name in imports(source):
+        where = f"{module}:{line}: {part} imports {name}"
+        top, *rest = name.split(".")
+        if top == "":
+            found.append(f"{where}, which is relative")
+        elif top == "afd_tf":
+            other = part_of(rest[0]) if rest else ""
+            if other not in RANK:
+                found.append(f"{where}, which is no part of the package")
+            elif other != part and RANK[other] <= RANK[part]:
+                found.append(f"{where}, against the direction of imports")
+        elif top == "gin" and part not in {"config", "cli"}:
+            found.append(f"{where}; only the configuration and the commands may")
+        elif name.startswith("absl.flags") and part != "cli":
+            found.append(f"{where}; only the commands may")
+        elif part in OUTSIDE and top not in OUTSIDE[part] | sys.stdlib_module_names:
+            found.append(f"{where}, more than {part} needs")
+    return found
+
+
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_imports_go_one_way():
+    found = []
+    for path in MODULES:
+        if path.parent == PACKAGE and path.name == "__init__.py":
+            continue  # the public names come from everywhere, on first use
+        found += violations(dotted(path), path.read_text(encoding="utf-8"))
+    assert not found, "\n".join(found)
+
+
+def test_the_package_itself_imports_neither_gin_nor_flags():
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    tops = {name.split(".")[0] for _, name in imports(source)}
+    assert tops <= sys.stdlib_module_names | {"afd_tf"}
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("afd_tf.losses.logits", "from afd_tf import networks"),
+        ("afd_tf.losses.logits", "import scipy"),
+        ("afd_tf.topology", "import tensorflow as tf"),
+        ("afd_tf.networks.resnet", "from afd_tf.training import experiment"),
+        ("afd_tf.networks.resnet", "from afd_tf.topology import cycle"),
+        ("afd_tf.step", "def f():\n    from afd_tf import data"),
+        ("afd_tf.data.loading", "import gin"),
+        ("afd_tf.training.experiment", "from absl import flags"),
+        ("afd_tf.training.experiment", "import afd_tf"),
+        ("afd_tf.training.experiment", "from . import results"),
+        ("afd_tf.something_new", ""),
+    ],
+)
+def test_a_wrong_import_is_found(module, line):
+    assert violations(module, line)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("afd_tf.cli.train", "from absl import flags\nimport gin"),
+        ("afd_tf.config", "import gin"),
+        ("afd_tf.distiller", "from afd_tf import losses, methods, step"),
+        ("afd_tf.losses.logits", "import math\nfrom keras import ops"),
+        ("afd_tf.data.loading", "from absl import logging"),
+    ],
+)
+def test_a_right_import_is_not(module, line):
+    assert violations(module, line) == []
+
+
+def test_errors_are_raised_not_asserted():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert not found, f"`assert` in the library: {found}"
+
+
+def test_files_hold_one_thing():
+    tools = sorted((ROOT / "tools").rglob("*.py"))
+    long = {
+        str(path.relative_to(ROOT)): length
+        for path in [*MODULES, *tools]
+        if (length := len(path.read_text(encoding="utf-8").splitlines())) > 320
+    }
+    assert not long, f"more than 320 lines: {long}"
+
+
+def test_no_file_names_a_place_of_somebodys_machine():
+    place = re.compile(r"(?<![\w.~-])/(home|Users|root|work|mnt|scratch)/\w")
+    folders = ["afd_tf", "gin", "tools", "tests", "docs", ".ci"]
+    files = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
+    files += [p for p in ROOT.glob("*") if p.suffix in {".py", ".md", ".toml", ".cff"}]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in files
+        if "__pycache__" not in path.parts
+        for match in place.finditer(path.read_text(encoding="utf-8", errors="ignore"))
+    ]
+    assert not found, "\n".join(found)
