@@ -1,0 +1,157 @@
+"""What all commands share: flags, help, errors of one line, exit status.
+
+Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
+traceback), 130 interrupted; anything unexpected keeps its traceback and ends with 1.
+"""
+
+import importlib
+import os
+import re
+import sys
+import tempfile
+import textwrap
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+_START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        name: str, as typed.
+        usage: str, what follows the name.
+        summary: str, one paragraph.
+        examples: tuple of str.
+        define: callable that defines flags on an `absl.flags.FlagValues`.
+        execute: callable from flag values, positional arguments and all arguments as
+            typed to the exit status.
+        takes_arguments: bool, whether there are positional arguments.
+    """
+
+    name: str
+    usage: str
+    summary: str
+    examples: tuple
+    define: Callable
+    execute: Callable
+    takes_arguments: bool = False
+
+
+def main(command, argv=None):
+    """Run a command.
+
+    Args:
+        command: Command.
+        argv: list of str, the arguments without the program's name; default those of
+            the process.
+
+    Returns:
+        int, the exit status.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    values = flags.FlagValues()
+    command.define(values)
+    flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+    try:
+        arguments = values(["", *("--help" if a == "-h" else a for a in argv)])[1:]
+        if values.help:
+            print(_help(command, values))
+            return 0
+        if arguments and not command.takes_arguments:
+            raise flags.Error(f"Unexpected argument {arguments[0]!r}.")
+    except flags.Error as error:
+        return _fail(command, f"{error} See {command.name} --help.")
+    try:
+        return command.execute(values, arguments, argv)
+    except KeyboardInterrupt:
+        print(f"\n{command.name}: interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not is_mistake(error):
+            raise
+        return _fail(command, str(error))
+    finally:
+        _forget_configuration()
+
+
+def import_tensorflow():
+    """Import TensorFlow without its start-up notes, which are not for users.
+
+    It writes them before it reads the log level; what is not such a note is passed on.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            notes.seek(0)
+            for line in notes.read().decode(errors="replace").splitlines():
+                if not _START_UP_NOTE.match(line):
+                    print(line, file=sys.stderr)
+
+
+def _forget_configuration():
+    config = sys.modules.get("afd_tf.config")
+    if config is not None:
+        config.clear()
+
+
+def _fail(command, message):
+    # gin appends where it was called from, on further lines.
+    message = " ".join(message.split("\n  In call to configurable")[0].split())
+    print(f"{command.name}: {message}", file=sys.stderr)
+    return 2
+
+
+def is_mistake(error):
+    """Whether an error is one that this package raised for its user to read.
+
+    Such errors are raised by our own code, in so many words. The same types from inside
+    Keras or TensorFlow are not meant for the user, and keep their traceback.
+    """
+    if not isinstance(error, ValueError | TypeError | FloatingPointError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
+def _help(command, values):
+    lines = [f"usage: {command.name} {command.usage}", ""]
+    lines += [*textwrap.wrap(command.summary, 88), "", "flags:"]
+    # In the order in which they are defined, which is that of their importance.
+    own = [flag for group in values.flags_by_module_dict().values() for flag in group]
+    for flag in own:
+        lines += _flag_help(flag)
+    lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
+    return "\n".join(lines)
+
+
+def _flag_help(flag):
+    head = f"  --{flag.name}"
+    if not flag.boolean:
+        head += f"={flag.name.split('_')[-1].upper()}"
+    text = flag.help.split(";\n")[0]
+    if isinstance(flag, flags.EnumFlag):
+        head = f"  --{flag.name}={'|'.join(flag.parser.enum_values)}"
+        text = text.split(": ", 1)[1]
+    indent = " " * 26
+    lines = textwrap.wrap(text, 88, initial_indent=indent, subsequent_indent=indent)
+    if len(head) < len(indent) - 1:
+        lines[0] = head.ljust(len(indent)) + lines[0].lstrip()
+        return lines
+    return [head, *lines]

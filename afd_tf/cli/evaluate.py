@@ -1,0 +1,122 @@
+"""afd-evaluate: accuracy of a run's networks, or of an export."""
+
+import sys
+
+from absl import flags
+
+from afd_tf.cli import command
+from afd_tf.cli.train import flag_params
+
+
+def _define(values):
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "A run: all its networks and their ensemble.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model", None, "An exported network: its folder or file.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "dataset",
+        None,
+        "With --model, what to evaluate on. Default: what it was trained on.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data set is prepared.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "batch_size", 256, "With --model, images at a time.", flag_values=values
+    )
+
+
+def _execute(values, arguments, argv):
+    del arguments, argv
+    if (values.workdir is None) == (values.model is None):
+        raise ValueError(
+            "Expected either --workdir=DIR or --model=DIR. See afd-evaluate --help."
+        )
+    command.import_tensorflow()
+    rows = _run_rows(values) if values.workdir else _model_rows(values)
+    from afd_tf.training.tables import layout
+
+    print(layout(rows))
+    return 0
+
+
+def _run_rows(values):
+    from afd_tf import config
+    from afd_tf.training.run_directory import RunDirectory
+
+    run = RunDirectory(values.workdir)
+    run.require()
+    config.load([run.config], flag_params(values, ["data_dir"]))
+
+    from afd_tf.training import experiment
+
+    settings = config.settings()
+    with experiment.environment(precision=settings["precision"]):
+        restored, epoch = experiment.restore(values.workdir, settings)
+        metrics = experiment.evaluate(restored)
+    info, distiller = restored.info, restored.distiller
+    print(
+        f"{run.path}: epoch {epoch} on {info.test_examples:,} images of {info.name} "
+        f"({info.evaluated_split})"
+    )
+    rows = [["network", "parameters", "accuracy", "loss"]]
+    for name, network in zip(distiller.network_names, distiller.networks, strict=True):
+        count = f"{network.count_params():,}"
+        rows.append([name, count, *_accuracy_and_loss(metrics, name)])
+    rows.append(["mean", "", f"{100 * metrics['mean_accuracy']:.2f}", ""])
+    rows.append(["ensemble", "", *_accuracy_and_loss(metrics, "ensemble")])
+    return rows
+
+
+def _accuracy_and_loss(metrics, name):
+    return f"{100 * metrics[f'{name}_accuracy']:.2f}", f"{metrics[f'{name}_loss']:.4f}"
+
+
+def _model_rows(values):
+    from afd_tf.training.exported import evaluate_export
+
+    report = evaluate_export(
+        values.model,
+        dataset=values.dataset,
+        data_dir=values.data_dir,
+        batch_size=values.batch_size,
+    )
+    print(f"{values.model} on {report.examples:,} images of {report.dataset} (test)")
+    return [
+        ["network", "accuracy", "loss"],
+        [report.name, f"{100 * report.accuracy:.2f}", f"{report.loss:.4f}"],
+    ]
+
+
+COMMAND = command.Command(
+    name="afd-evaluate",
+    usage="--workdir=DIR | --model=DIR [flags]",
+    summary="Print the accuracy in percent and the loss in nats per example, on the "
+    "test set (or on the held-out part of the training set, if the run has one).",
+    examples=(
+        "afd-evaluate --workdir=runs/a",
+        "afd-evaluate --model=runs/a/export/resnet20 --data_dir=tfds",
+    ),
+    define=_define,
+    execute=_execute,
+)
+
+
+def main(argv=None):
+    """Run afd-evaluate with `argv` (without the program's name); return the status."""
+    return command.main(COMMAND, argv)
+
+
+def run():
+    """Run afd-evaluate as a program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,87 @@
+"""afd-export: take one network of a run home."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from afd_tf.cli import command
+
+
+def _define(values):
+    flags.DEFINE_string("workdir", None, "The run.", flag_values=values)
+    flags.DEFINE_string(
+        "network",
+        None,
+        "Which network, as the run names it. Default: the smallest.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "format", "saved_model", "saved_model, keras, ...", flag_values=values
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Where to; must not exist yet. Default: <workdir>/export/<network>.",
+        flag_values=values,
+    )
+
+
+def _execute(values, arguments, argv):
+    del arguments, argv
+    if values.workdir is None:
+        raise ValueError("Expected --workdir=DIR. See afd-export --help.")
+    from afd_tf import config
+    from afd_tf.training.run_directory import RunDirectory
+
+    run = RunDirectory(values.workdir)
+    run.require()
+    command.import_tensorflow()
+    config.load([run.config])
+
+    from afd_tf.export import export, suffix
+    from afd_tf.training import experiment, exported
+
+    settings = config.settings()
+    with experiment.environment(precision=settings["precision"]):
+        network, name, epoch = exported.restore_network(
+            run, settings["networks"], values.network, config.network_names()
+        )
+        output = values.output or run.export / (name + suffix(values.format))
+        report = export(
+            network,
+            Path(output),
+            format=values.format,
+            preprocessing=exported.preprocessing(run, settings["dataset"], name, epoch),
+        )
+    print(f"exported epoch {epoch} of {report}")
+    return 0
+
+
+COMMAND = command.Command(
+    name="afd-export",
+    usage="--workdir=DIR [--network=NAME] [flags]",
+    summary="Write one network of a run, and nothing else of its training, as a file "
+    "that runs without this package. What is written is read back and compared.",
+    examples=(
+        "afd-export --workdir=runs/a --network=resnet20",
+        "afd-export --workdir=runs/a --network=resnet20 --format=keras "
+        "--output=resnet20.keras",
+    ),
+    define=_define,
+    execute=_execute,
+)
+
+
+def main(argv=None):
+    """Run afd-export with `argv` (without the program's name); return the status."""
+    return command.main(COMMAND, argv)
+
+
+def run():
+    """Run afd-export as a program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

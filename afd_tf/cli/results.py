@@ -1,0 +1,56 @@
+"""afd-results: one table of any runs."""
+
+import sys
+from pathlib import Path
+
+from afd_tf.cli import command
+
+
+def _define(values):
+    del values
+
+
+def _execute(values, arguments, argv):
+    del values, argv
+    if not arguments:
+        raise ValueError("Expected at least one run directory. See afd-results --help.")
+    for argument in arguments:
+        if not Path(argument).is_dir():
+            raise ValueError(
+                f"No such directory: {argument!r}. Expected runs, as runs/*."
+            )
+    from afd_tf.training.comparison import compare
+
+    table, remarks = compare(arguments)
+    if table:
+        print(table)
+    for remark in remarks:
+        print(remark)
+    return 0
+
+
+COMMAND = command.Command(
+    name="afd-results",
+    usage="DIR...",
+    summary="Print one table of runs: accuracy in percent of the last epoch, mean +- "
+    "standard deviation over the seeds of one configuration, for every network, their "
+    "mean and their ensemble. Runs that are not finished are named.",
+    examples=("afd-results runs/*",),
+    define=_define,
+    execute=_execute,
+    takes_arguments=True,
+)
+
+
+def main(argv=None):
+    """Run afd-results with `argv` (without the program's name); return the status."""
+    return command.main(COMMAND, argv)
+
+
+def run():
+    """Run afd-results as a program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,134 @@
+"""afd-train: train networks together."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from afd_tf.cli import command
+
+
+def _define(values):
+    flags.DEFINE_multi_string(
+        "gin_file",
+        [],
+        "What to train: a path, or a name such as pairings/cifar100_resnet20_wrn16_2. "
+        "May be repeated; later files win. Default: the embedded digits with resnet8 "
+        "and resnet20.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "gin_param",
+        [],
+        "One setting that wins over the files, e.g. 'train.epochs = 10'. May be "
+        "repeated.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Where the run is kept. The same command again continues an interrupted run. "
+        "Default: runs/<name of the gin file>-<seed>.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data set is prepared.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "seed", None, "Initial weights, order of the data.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "deterministic", None, "Same result to the bit; slower.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        None,
+        ["auto", "single", "mirrored", "multi_worker"],
+        "One device or several.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Show what would be done; do nothing.",
+        flag_values=values,
+    )
+
+
+def flag_params(values, names):
+    """Write flags that were given as gin statements on `train`, which win."""
+    given = {name: getattr(values, name) for name in names}
+    return [f"train.{k} = {v!r}" for k, v in given.items() if v is not None]
+
+
+def default_workdir(files, seed, default_pairing):
+    """Return `runs/<name of the last gin file>-<seed>`."""
+    return Path("runs") / f"{Path((files or [default_pairing])[-1]).stem}-{seed}"
+
+
+def _execute(values, arguments, argv):
+    del arguments
+    from afd_tf import config
+
+    params = list(values.gin_param)
+    params += flag_params(values, ("data_dir", "seed", "deterministic", "strategy"))
+    statements = config.read(values.gin_file, params)
+    command.import_tensorflow()
+    text = config.bind(statements)
+
+    from afd_tf.training import RunDirectory, tables
+    from afd_tf.training.provenance import Provenance, command_line
+
+    seed = config.settings()["seed"]
+    workdir = values.workdir or default_workdir(
+        values.gin_file, seed, config.DEFAULT_PAIRING
+    )
+    run = RunDirectory(workdir)
+    if not values.dry_run:
+        state = "finished before" if run.read_results() else "this run's directory"
+        print(f"{run.path}: {state}.", flush=True)
+    again = command_line("afd-train", argv)
+    provenance = Provenance(text, config.operative_text, again)
+    try:
+        outcome = config.call(
+            "train", workdir=workdir, dry_run=values.dry_run, provenance=provenance
+        )
+    except KeyboardInterrupt:
+        what = "Continue with" if run.config.exists() else "Nothing is left. Start with"
+        print(f"\nafd-train: interrupted. {what}: {again}", file=sys.stderr)
+        return 130
+    if outcome:
+        print(f"\n{tables.run_table(outcome)}")
+    return 0
+
+
+COMMAND = command.Command(
+    name="afd-train",
+    usage="[--gin_file=FILE] [--workdir=DIR] [flags]",
+    summary="Train two or more networks together, by feature-map-level adversarial "
+    "distillation unless the configuration says otherwise, and leave the run in a "
+    "directory.",
+    examples=(
+        "afd-train",
+        "afd-train --gin_file=pairings/cifar100_resnet20_wrn16_2 --data_dir=tfds "
+        "--workdir=runs/a",
+        "afd-train --gin_param='train.method = \"dml\"' --gin_param=train.epochs=10",
+        "afd-train --gin_file=pairings/cifar100_resnet32x2 --dry_run",
+    ),
+    define=_define,
+    execute=_execute,
+)
+
+
+def main(argv=None):
+    """Run afd-train with `argv` (without the program's name); return the status."""
+    return command.main(COMMAND, argv)
+
+
+def run():
+    """Run afd-train as a program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

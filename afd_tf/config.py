@@ -1,0 +1,387 @@
+"""Configuration by gin files. With the commands, the only module that knows gin.
+
+Nothing in the library is decorated: what a file may set (`configurables.py`) is
+registered here, from outside, under a short name: `train.epochs`, `@logit/SGD()`. Files
+are read with gin's own parser but bound by us, so that a statement is checked before
+anything acts on it: imports are refused, and a name that does not exist is an error.
+"""
+
+import difflib
+import functools
+import inspect
+import tokenize
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gin
+from afd_tf import configurables
+from afd_tf.naming import nearest
+from gin import config_parser
+
+DEFAULTS = "afd.gin"
+DEFAULT_PAIRING = "pairings/digits_resnet8_resnet20.gin"
+_ROOT = Path(__file__).resolve().parent
+_MODULE = "afd_tf"
+
+
+class Reference(NamedTuple):
+    """`@scope/name`, `@scope/name()` or `%macro`, before the name is looked up."""
+
+    text: str
+    evaluate: bool
+    macro: bool
+
+
+class Statement(NamedTuple):
+    """One line of a configuration: `scope/name.parameter = value`, or a macro."""
+
+    scope: str
+    name: str
+    parameter: str
+    value: Any
+    where: str
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return Reference(scoped_configurable_name, evaluate, macro=False)
+
+    def macro(self, macro_name):
+        return Reference(macro_name, evaluate=True, macro=True)
+
+
+def load(files=(), params=(), complete=True):
+    """Read gin files and parameters; bind them; return the configuration as text.
+
+    `afd.gin` is always read first and each file once. Earlier bindings are cleared.
+
+    Args:
+        files: gin file names or paths, later ones winning; none: the default pairing.
+        params: gin statements as str, e.g. `"train.epochs = 10"`, applied last.
+        complete: whether this must describe a run: every required value set, every
+            scope used.
+
+    Returns:
+        str, every binding in gin syntax, sorted, as `load` can read it back.
+
+    Raises:
+        ValueError: for a file not found, an `import`, a syntax error, an unknown name
+            (the nearest is suggested) or a missing required value; with file and line.
+    """
+    return bind(read(files, params), complete)
+
+
+def read(files=(), params=()):
+    """Read statements without knowing yet what they name; fast, without TensorFlow.
+
+    Args:
+        files: as for `load`.
+        params: as for `load`.
+
+    Returns:
+        list of Statement.
+
+    Raises:
+        ValueError: for a file not found, an `import` or a syntax error.
+    """
+    if isinstance(files, str | Path) or isinstance(params, str):
+        raise TypeError(
+            "Invalid value for argument `files` or `params`. Expected a list of str. "
+            f"Received: files={files!r}, params={params!r}"
+        )
+    seen, statements = set(), []
+    for name in [DEFAULTS, *(files or [DEFAULT_PAIRING])]:
+        statements += _read_file(find(name), seen)
+    for param in params:
+        statements += _read(str(param), "--gin_param", None, seen)
+    return statements
+
+
+def bind(statements, complete=True):
+    """Check statements and bind them.
+
+    Args:
+        statements: what `read` returned.
+        complete: as for `load`.
+
+    Returns:
+        str, as from `load`.
+
+    Raises:
+        ValueError: for an unknown name or a missing required value.
+    """
+    _register()
+    _check(statements, complete)
+    clear()
+    for statement in statements:
+        if not _is_required(statement):
+            _bind(statement)
+    return gin.config_str(max_line_length=88)
+
+
+def clear():
+    """Forget every binding, so that nothing of one run reaches the next."""
+    gin.clear_config()
+
+
+def call(name, **arguments):
+    """Call a configurable with what the files bind; `arguments` win."""
+    return gin.get_configurable(f"{_MODULE}.{name}")(**arguments)
+
+
+def settings():
+    """Return what `train` would be called with: dict of parameter to value."""
+    signature = inspect.signature(configurables.table()["train"].function)
+    defaults = {
+        p.name: p.default
+        for p in signature.parameters.values()
+        if p.default is not p.empty
+    }
+    return defaults | gin.get_bindings(f"{_MODULE}.train")
+
+
+def network_names():
+    """Return the names that `OnlineDistiller` would give the networks, or None."""
+    return gin.get_bindings(f"{_MODULE}.OnlineDistiller").get("names")
+
+
+def operative_text():
+    """Return every parameter used so far in this process, defaults included."""
+    return gin.operative_config_str(max_line_length=88)
+
+
+# Files ------------------------------------------------------------------------------
+
+
+def folders():
+    """List the folders that hold our gin files: of a checkout, of a wheel."""
+    checkout, installed = _ROOT.parent / "gin", _ROOT / "configs"
+    # In site-packages the folder `gin` beside us is the gin package itself.
+    return [folder for folder in (checkout, installed) if (folder / DEFAULTS).is_file()]
+
+
+def find(name, beside=None):
+    """Resolve a gin file's name: as a path, else in our folders; with or without .gin.
+
+    Args:
+        name: str or path, e.g. `"pairings/cifar100_resnet20_wrn16_2"`.
+        beside: folder of the including file, searched first.
+
+    Raises:
+        ValueError: if there is no such file, with the places searched and the nearest
+            existing names.
+    """
+    roots = [*([beside] if beside else []), Path(), *folders()]
+    for root in roots:
+        for candidate in (root / name, root / f"{name}.gin"):
+            if candidate.is_file():
+                return candidate
+    places = ", ".join(str(root.resolve()) for root in dict.fromkeys(roots))
+    raise ValueError(
+        "Invalid value for argument `gin_file`. Expected a file, found in "
+        f"{places}. Received: gin_file={str(name)!r}.{_nearest_files(str(name))}"
+    )
+
+
+def _nearest_files(name):
+    known = {
+        str(path.relative_to(folder))
+        for folder in folders()
+        for path in folder.rglob("*.gin")
+    }
+    by_stem = {Path(path).stem: path for path in sorted(known)}
+    matches = difflib.get_close_matches(Path(name).stem, by_stem, n=3, cutoff=0.5)
+    if not matches:
+        return f" There are: {', '.join(sorted(known))}."
+    return f" Did you mean {' or '.join(by_stem[match] for match in matches)}?"
+
+
+# Reading ----------------------------------------------------------------------------
+
+
+def _read_file(path, seen):
+    if path.resolve() in seen:
+        return []
+    seen.add(path.resolve())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            "Invalid value for argument `gin_file`. Expected a readable text file. "
+            f"Received: gin_file={str(path)!r} ({error})"
+        ) from error
+    return _read(text, str(path), path.parent, seen)
+
+
+def _read(text, source, folder, seen):
+    statements = []
+    for parsed in _parse(text, source):
+        where = source
+        if folder is not None:
+            where = f"{source}:{parsed.location.line_num}"
+        if isinstance(parsed, config_parser.ImportStatement):
+            # gin would execute it: a configuration is data, whoever wrote it.
+            raise _error(where, "no import statement", parsed.format())
+        if isinstance(parsed, config_parser.IncludeStatement):
+            try:
+                path = find(parsed.filename, beside=folder)
+            except ValueError as error:
+                raise ValueError(f"{error} Included by {where}.") from None
+            statements += _read_file(path, seen)
+        elif isinstance(parsed, config_parser.BindingStatement):
+            statements.append(
+                Statement(
+                    parsed.scope,
+                    parsed.selector,
+                    parsed.arg_name,
+                    parsed.value,
+                    where,
+                )
+            )
+    return statements
+
+
+def _parse(text, source):
+    try:
+        # The parser reads one token at construction, so that fails here too.
+        yield from config_parser.ConfigParser(text, _Delegate())
+    except (SyntaxError, tokenize.TokenError, RecursionError, AssertionError) as error:
+        line = getattr(error, "lineno", None)
+        where = (
+            source if line is None or source == "--gin_param" else f"{source}:{line}"
+        )
+        received = (getattr(error, "text", None) or text).strip().splitlines()
+        reason = str(error.args[0]).strip().splitlines() if error.args else []
+        shown = f"{received[0] if received else ''!r} ({reason[-1] if reason else '-'})"
+        raise _error(
+            where, "`name.parameter = value`, strings in quotes", shown
+        ) from None
+
+
+def _error(where, expected, received, hint=""):
+    return ValueError(
+        f"Invalid configuration in {where}. Expected {expected}. "
+        f"Received: {received}.{hint}"
+    )
+
+
+# Checking ---------------------------------------------------------------------------
+
+
+def _references(value):
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, dict):
+        for item in [*value.keys(), *value.values()]:
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+
+
+def _is_required(statement):
+    value = statement.value
+    return isinstance(value, Reference) and value.text == "gin.REQUIRED"
+
+
+def _check(statements, complete):
+    """Refuse every name that does not exist, before anything is bound."""
+    known = configurables.table()
+    macros = {_macro_name(s) for s in statements if not s.parameter}
+    used_macros, used_scopes = set(), set()
+    for statement in statements:
+        for reference in _references(statement.value):
+            *scopes, name = reference.text.split("/")
+            if reference.macro:
+                used_macros.add(reference.text)
+                _check_name("%", reference.text, {*macros, "gin.REQUIRED"}, statement)
+            else:
+                used_scopes.update(scopes)
+                _check_name("@", name, known, statement)
+    parameters = [f"{n}.{p}" for n, c in known.items() for p in c.parameters]
+    for statement in statements:
+        if not statement.parameter:
+            name = _macro_name(statement)
+            if name not in used_macros:
+                raise _error(
+                    statement.where,
+                    "`name.parameter`, or a macro that something refers to",
+                    f"{name} = ...",
+                    nearest(f"train.{name}", [*parameters, *used_macros]),
+                )
+            continue
+        _check_name("", statement.name, known, statement)
+        _check_parameter(statement, known[statement.name])
+        unused = set(filter(None, statement.scope.split("/"))) - used_scopes
+        if complete and unused:
+            raise _error(
+                statement.where,
+                f"a scope that some `@scope/{statement.name}` refers to",
+                f"{statement.scope}/{statement.name}.{statement.parameter}",
+                nearest(min(unused), used_scopes),
+            )
+    if complete:
+        last = {(s.scope, s.name, s.parameter): s for s in statements}
+        for statement in filter(_is_required, last.values()):
+            raise _error(
+                statement.where,
+                f"a value for `{statement.name}.{statement.parameter}` from a file in "
+                "pairings/ or a --gin_param",
+                "none",
+            )
+
+
+def _macro_name(statement):
+    return f"{statement.scope}/{statement.name}".lstrip("/")
+
+
+def _check_name(mark, name, known, statement):
+    if name not in known:
+        kind = {
+            "%": "a macro defined in a file",
+            "@": "a known name",
+            "": "a known name",
+        }
+        raise _error(statement.where, kind[mark], f"{mark}{name}", nearest(name, known))
+
+
+def _check_parameter(statement, configurable):
+    if statement.parameter not in configurable.parameters:
+        hint = nearest(statement.parameter, configurable.parameters)
+        raise _error(
+            statement.where,
+            f"a parameter of `{statement.name}`",
+            f"{statement.name}.{statement.parameter}",
+            hint,
+        )
+
+
+def _bind(statement):
+    value = _resolve(statement.value)
+    if statement.parameter:
+        key = (statement.scope, f"{_MODULE}.{statement.name}", statement.parameter)
+    else:
+        key = (_macro_name(statement), "gin.macro", "value")
+    gin.bind_parameter(key, value)
+
+
+def _resolve(value):
+    if isinstance(value, Reference):
+        suffix = "/gin.macro" if value.macro else ""
+        return gin.config.ConfigurableReference(value.text + suffix, value.evaluate)
+    if isinstance(value, dict):
+        return {_resolve(k): _resolve(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_resolve(item) for item in value)
+    return value
+
+
+@functools.cache
+def _register():
+    for name, configurable in configurables.table().items():
+        gin.external_configurable(
+            configurable.function,
+            name=name,
+            module=_MODULE,
+            allowlist=list(configurable.parameters) or None,
+        )

@@ -1,0 +1,300 @@
+"""One experiment: build it, fit it, write its results."""
+
+import contextlib
+import dataclasses
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from afd_tf import data, methods
+from afd_tf import networks as afd_networks
+from afd_tf.distiller import OnlineDistiller
+from afd_tf.naming import lookup
+from afd_tf.training import callbacks, distribution, results
+from afd_tf.training.checkpoints import Checkpoints
+from afd_tf.training.description import describe
+from afd_tf.training.progress import Progress
+from afd_tf.training.provenance import Provenance, record_dataset
+from afd_tf.training.run_directory import RunDirectory, write_json, write_text
+from afd_tf.training.tensorboard import TensorBoard
+
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that training needs.
+
+    Attributes:
+        distiller: compiled `OnlineDistiller`.
+        train: `tf.data.Dataset` of training batches.
+        evaluation: `tf.data.Dataset`, the test set or the held-out part of train.
+        info: description of the data, see `afd_tf.data.load`.
+        epochs: int.
+    """
+
+    distiller: OnlineDistiller
+    train: tf.data.Dataset
+    evaluation: tf.data.Dataset
+    info: Any
+    epochs: int
+
+
+def train(
+    workdir,
+    *,
+    networks,
+    dataset="digits",
+    method="afd",
+    method_options=None,
+    topology="cycle",
+    epochs=300,
+    batch_size=128,
+    seed=0,
+    deterministic=False,
+    data_dir=None,
+    validation=0.0,
+    precision="float32",
+    strategy="auto",
+    steps_per_execution=1,
+    tensorboard=True,
+    keep=3,
+    load_data=data.load,
+    distiller=OnlineDistiller,
+    compile=OnlineDistiller.compile,
+    dry_run=False,
+    provenance=None,
+):
+    """Train networks together; leave all of the run in a directory.
+
+    A finished run is not repeated: its results are returned. An interrupted one goes on
+    after its last finished epoch.
+
+    Args:
+        workdir: path of the run directory.
+        networks: list of at least two names (see `afd_tf.networks.names()`) or
+            callables from `num_classes` and `input_shape` to a Keras model.
+        dataset: str, see `afd_tf.data.load`.
+        method: str, one of `afd_tf.methods.names()`.
+        method_options: dict of the method's own options, or None.
+        topology: str, who learns from whom: "cycle" or "all_pairs".
+        epochs: int, passes over the training data.
+        batch_size: int, images per step over all devices.
+        seed: int >= 0; initial weights, order and augmentation of the data.
+        deterministic: bool, same result to the bit on the same machine. Stays on for
+            the rest of the process, as TensorFlow has it.
+        data_dir: path of the data, or None for the default place.
+        validation: float in [0, 1), fraction of train held out and evaluated in place
+            of the test set.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        strategy: "auto", "single" or "mirrored".
+        steps_per_execution: int, steps per call of the compiled function.
+        tensorboard: bool, whether to write `logs/`.
+        keep: int >= 1, number of checkpoints kept.
+        load_data: callable, `afd_tf.data.load` with or without options of its own.
+        distiller: callable that makes an `OnlineDistiller` of networks.
+        compile: callable that compiles it.
+        dry_run: bool, print what would be trained; train and write nothing.
+        provenance: `Provenance`, or None for a run from Python.
+
+    Returns:
+        dict, the content of `results.json`; `{}` for a dry run.
+
+    Raises:
+        ValueError: if an argument is invalid, or `workdir` holds something else; before
+            anything is written.
+        NonFiniteLossError: if a loss becomes NaN or infinite.
+    """
+    arguments = dict(locals())
+    run = RunDirectory(workdir)
+    provenance = provenance or Provenance.from_arguments(arguments)
+    if not dry_run:
+        run.check(provenance.config)
+        if run.results.exists():
+            return run.read_results()
+    with environment(seed, deterministic, precision):
+        experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
+        if dry_run:
+            print(describe(experiment))
+            return {}
+        with run.started(provenance.config):
+            record_dataset(run, experiment.info)
+            write_text(run.operative_config, provenance.operative_config())
+            fit(experiment, run, keep=keep, tensorboard=tensorboard)
+            outcome = results.make_results(
+                evaluate(experiment),
+                experiment.distiller,
+                method=experiment.distiller.method.name,
+                dataset=dataset,
+                seed=seed,
+                epoch=epochs,
+                step=epochs * experiment.info.steps_per_epoch,
+                command=provenance.command,
+            )
+            write_json(run.results, outcome)
+    return outcome
+
+
+@contextlib.contextmanager
+def environment(seed=0, deterministic=False, precision="float32"):
+    """Set seeds, determinism and dtype policy; the policy is put back at the end."""
+    lookup("precision", precision, dict.fromkeys(_PRECISIONS))
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(
+            "Invalid value for argument `seed`. Expected an int >= 0. "
+            f"Received: seed={seed!r}."
+        )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def build(
+    *,
+    networks,
+    dataset,
+    method,
+    method_options,
+    topology,
+    epochs,
+    batch_size,
+    seed,
+    data_dir,
+    validation,
+    strategy,
+    steps_per_execution,
+    load_data,
+    distiller,
+    compile,
+):
+    """Load the data, build the networks and the distiller, and compile it.
+
+    The arguments are `train`'s.
+
+    Returns:
+        Experiment.
+
+    Raises:
+        ValueError: if an argument is invalid.
+    """
+    for name, value in (
+        ("epochs", epochs),
+        ("steps_per_execution", steps_per_execution),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected an int >= 1. "
+                f"Received: {name}={value!r}."
+            )
+    method = methods.get(method, **(method_options or {}))
+    train_data, evaluation, info = load_data(
+        dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
+    )
+    with distribution.strategy(strategy).scope():
+        model = distiller(
+            [build_network(n, info.num_classes, info.image_shape) for n in networks],
+            method,
+            topology=topology,
+        )
+        compile(model, steps_per_execution=steps_per_execution)
+    return Experiment(model, train_data, evaluation, info, epochs)
+
+
+_BUILD_ARGUMENTS = tuple(inspect.signature(build).parameters)
+
+
+def build_network(network, num_classes, input_shape):
+    """Build one of `train`'s `networks` for a number of classes and an image shape."""
+    if isinstance(network, str):
+        return afd_networks.build(network, num_classes, tuple(input_shape))
+    if not callable(network):
+        raise TypeError(
+            "Invalid value for argument `networks`. Expected a list of names or of "
+            "callables, e.g. ['resnet20', 'wrn16_2'] or [@resnet20/resnet, "
+            f"@wrn16_2/wide_resnet] without parentheses. Received: {network!r}."
+        )
+    return network(num_classes=num_classes, input_shape=tuple(input_shape))
+
+
+def fit(experiment, run, *, keep=3, tensorboard=True):
+    """Train from the last finished epoch on; every epoch is recorded, then saved.
+
+    Args:
+        experiment: Experiment.
+        run: RunDirectory.
+        keep: int, number of checkpoints kept.
+        tensorboard: bool.
+    """
+    steps = experiment.info.steps_per_epoch
+    checkpoints = Checkpoints(run.checkpoints, experiment.distiller, keep)
+    done = checkpoints.restore()
+    if done:
+        print(f"Continuing {run.path} after epoch {done} of {experiment.epochs}.")
+    watching = [callbacks.StopOnNonFinite()]
+    recording = [callbacks.MetricsFile(run.metrics, done, steps)]
+    if tensorboard:
+        config = run.config.read_text(encoding="utf-8")
+        batch_size = experiment.info.batch_size
+        recording.append(TensorBoard(run.logs, steps, batch_size, config))
+    # Saved last: what a checkpoint knows is on disk already.
+    saving = [callbacks.Save(checkpoints), Progress()]
+    if done < experiment.epochs:
+        with _readable_data_errors():
+            experiment.distiller.fit(
+                experiment.train,
+                validation_data=experiment.evaluation,
+                epochs=experiment.epochs,
+                initial_epoch=done,
+                callbacks=[*watching, *recording, *saving],
+                verbose=0,
+            )
+
+
+@contextlib.contextmanager
+def _readable_data_errors():
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = data.reading_error(error)
+        if reason is None:
+            raise
+        raise ValueError(f"{reason} Finished epochs are kept.") from error
+
+
+def evaluate(experiment):
+    """Return the metrics on the evaluation data: dict of str to float."""
+    return experiment.distiller.evaluate(
+        experiment.evaluation, return_dict=True, verbose=0
+    )
+
+
+def restore(workdir, arguments):
+    """Build a run's experiment again and load its newest checkpoint.
+
+    Args:
+        workdir: path of the run directory.
+        arguments: dict, what `train` was given.
+
+    Returns:
+        Experiment and the number of epochs finished, int > 0.
+
+    Raises:
+        ValueError: if no epoch was finished, or the checkpoint does not fit.
+    """
+    run = RunDirectory(workdir)
+    experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
+    done = Checkpoints(run.checkpoints, experiment.distiller).restore()
+    if not done:
+        raise ValueError(
+            "Invalid value for argument `workdir`. Expected a run with at least one "
+            f"finished epoch. Received: workdir={str(workdir)!r}, without a checkpoint."
+        )
+    return experiment, done

@@ -1,0 +1,138 @@
+"""From a run to one network, and from an exported network to its accuracy."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from afd_tf import building, data
+from afd_tf.export import read_preprocessing
+from afd_tf.formats import FORMATS
+from afd_tf.naming import lookup
+from afd_tf.training import checkpoints, experiment
+from afd_tf.training.provenance import read_dataset
+
+
+def restore_network(run, networks, wanted=None, names=None):
+    """Build one network of a run and load its newest weights; needs no data.
+
+    Args:
+        run: RunDirectory.
+        networks: what `train` was given.
+        wanted: str, the network's name; None: the one with the fewest parameters.
+        names: what `OnlineDistiller` was given, or None.
+
+    Returns:
+        keras.Model, its name in the run, and the number of epochs finished.
+
+    Raises:
+        ValueError: if there is no such network (the nearest is suggested) or no epoch
+            was finished.
+    """
+    record = read_dataset(run)
+    built = [
+        experiment.build_network(network, record["num_classes"], record["image_shape"])
+        for network in networks
+    ]
+    by_name = dict(zip(building.unique_names(built, names), built, strict=True))
+    if wanted is None:
+        wanted = min(by_name, key=lambda name: by_name[name].count_params())
+    network = lookup("network", wanted, by_name)
+    epoch = checkpoints.restore_network(run.checkpoints, wanted, network)
+    return network, wanted, epoch
+
+
+def preprocessing(run, dataset, name, epoch):
+    """Describe what an exported network must be fed and what it answers.
+
+    Args:
+        run: RunDirectory.
+        dataset: str, the run's data set; a path is not handed on.
+        name: str, the network's name in the run.
+        epoch: int, epochs finished.
+
+    Returns:
+        dict that JSON can hold. Images are float32, `(pixels / 255 - mean) / std`.
+    """
+    record = read_dataset(run)
+    described = {
+        "network": name,
+        "epoch": epoch,
+        "dataset": dataset if os.sep not in dataset else "image_folder",
+        "input": "float32 (batch, height, width, channels), (pixel / 255 - mean) / std",
+        "output": "logits (batch, classes)",
+    }
+    keys = ("image_shape", "mean", "std", "class_names")
+    return described | {key: record[key] for key in keys}
+
+
+class Report(NamedTuple):
+    """How well an export does: accuracy as a fraction, loss in nats per example."""
+
+    name: str
+    dataset: str
+    examples: int
+    accuracy: float
+    loss: float
+
+
+def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
+    """Evaluate an exported network on a test set.
+
+    Args:
+        path: what `afd_tf.export.export` wrote.
+        dataset: str, default what the network was trained on.
+        data_dir: path of the data.
+        batch_size: int, images at a time.
+
+    Returns:
+        Report.
+
+    Raises:
+        ValueError: if there is no export, or the data does not fit it.
+    """
+    path = Path(path)
+    described = read_preprocessing(path) if path.exists() else None
+    if described is None:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected what afd-export wrote. "
+            f"Received: model={str(path)!r}."
+        )
+    height, width, channels = described["image_shape"]
+    _, test, info = data.load(
+        dataset or described["dataset"],
+        batch_size=1,
+        data_dir=data_dir,
+        image_size=(height, width),
+        channels=channels,
+        mean=described["mean"],
+        std=described["std"],
+    )
+    if list(info.class_names) != described["class_names"]:
+        raise ValueError(
+            "Invalid value for argument `dataset`. Expected the classes of the export, "
+            f"{len(described['class_names'])} of them. Received: dataset="
+            f"{info.name!r} with {info.num_classes} classes of other names."
+        )
+    run = _format_of(path).load(path)
+    losses, right = [], []
+    for images, labels in test.unbatch().batch(batch_size).as_numpy_iterator():
+        logits = np.asarray(keras.ops.convert_to_numpy(run(images)), np.float64)
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        log_sums = np.log(np.exp(shifted).sum(axis=-1))
+        losses.append(log_sums - shifted[np.arange(len(labels)), labels])
+        right.append(logits.argmax(axis=-1) == labels)
+    return Report(
+        name=described["network"],
+        dataset=info.name,
+        examples=info.test_examples,
+        accuracy=float(np.concatenate(right).mean()),
+        loss=float(np.concatenate(losses).mean()),
+    )
+
+
+def _format_of(path):
+    suffixes = {kind.suffix: kind for kind in FORMATS.values()}
+    return lookup("model", "" if path.is_dir() else path.suffix, suffixes)

@@ -1,0 +1,85 @@
+"""What a person sees while a run trains."""
+
+import sys
+import threading
+import time
+
+import keras
+
+
+class Progress(keras.callbacks.Callback):
+    """Show epochs, time left and every network's accuracy; for people and log files.
+
+    On a terminal the current epoch is a bar that is redrawn; elsewhere each epoch is
+    one line.
+
+    Args:
+        stream: where to write; default the standard output of the moment.
+    """
+
+    # Logs are fetched by a thread while the next step computes; hence the lock.
+    async_safe = True
+
+    def __init__(self, stream=None):
+        super().__init__()
+        self._stream = stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._lock = threading.Lock()
+        self._first_epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._first_epoch is None:
+            self._first_epoch, self._started = epoch, time.monotonic()
+        self._epoch, self._batch, self._drawn = epoch, -1, 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        with self._lock:
+            # Threads may come late.
+            if not self._terminal or batch <= self._batch or now - self._drawn < 0.2:
+                return
+            self._batch, self._drawn = batch, now
+            fraction = min((batch + 1) / (self.params["steps"] or batch + 1), 1.0)
+            bar = "=" * round(20 * fraction)
+            self._write(
+                f"[{bar:<20}]", accuracies(self.model, logs), self._epoch + fraction, ""
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = f"loss {logs['loss']:.3f}  accuracy"
+        shown = accuracies(self.model, logs, "val_") or accuracies(self.model, logs)
+        self._write(loss, shown, epoch + 1, "\n")
+
+    def _write(self, first, second, done, end):
+        epochs = self.params["epochs"]
+        head = f"epoch {self._epoch + 1:>{len(str(epochs))}}/{epochs}"
+        line = "  ".join([head, first, second, self._time(epochs, done)])
+        if self._terminal:
+            line = f"\r{line}\033[K"
+        self._stream.write(line + end)
+        self._stream.flush()
+
+    def _time(self, epochs, done):
+        """Extrapolate from the epochs of this process, `done` counting all."""
+        seconds = time.monotonic() - self._started
+        if done >= epochs:
+            return f"{duration(seconds)} in all"
+        left = seconds / (done - self._first_epoch) * (epochs - done)
+        return f"{duration(left)} left"
+
+
+def accuracies(distiller, logs, prefix=""):
+    """Write the accuracies in logs: each network's and the ensemble's, in percent."""
+    keys = {n: f"{prefix}{n}_accuracy" for n in [*distiller.network_names, "ensemble"]}
+    found = {name: logs[key] for name, key in keys.items() if key in logs}
+    return "  ".join(f"{name} {100 * value:.1f}%" for name, value in found.items())
+
+
+def duration(seconds):
+    """Write seconds as `45s`, `3m 20s` or `2h 05m`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02}s"
+    return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"

@@ -1,0 +1,88 @@
+"""Where a run comes from: its configuration, its command, its data."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from afd_tf.training import settings_text
+from afd_tf.training.run_directory import write_json
+
+_NO_SETTINGS = ("workdir", "dry_run", "provenance")
+_IDENTITY = (
+    "num_classes",
+    "class_names",
+    "image_shape",
+    "train_examples",
+    "mean",
+    "std",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What is recorded of how a run came about.
+
+    Attributes:
+        config: str, the configuration in gin syntax.
+        operative_config: callable that returns every parameter in use as gin text.
+        command: str, what was typed.
+    """
+
+    config: str
+    operative_config: Callable[[], str]
+    command: str
+
+    @classmethod
+    def from_arguments(cls, arguments):
+        """Describe a run started from Python by what `train` was given."""
+        settings = {k: v for k, v in arguments.items() if k not in _NO_SETTINGS}
+        text = settings_text.from_arguments(settings)
+        return cls(text, lambda: text, command_line(sys.argv[0], sys.argv[1:]))
+
+
+def command_line(program, arguments):
+    """Write a command as a shell takes it."""
+    return shlex.join([Path(program).name, *arguments])
+
+
+def record_dataset(run, info):
+    """Write down what the data is, or check that it is what the run began with.
+
+    Export needs no data because of this, and data that changed behind a run's back is
+    found out.
+
+    Args:
+        run: RunDirectory.
+        info: DataInfo.
+
+    Raises:
+        ValueError: if the data is not that of the run's earlier epochs.
+    """
+    record = json.loads(json.dumps(dataclasses.asdict(info)))
+    if not run.dataset.exists():
+        write_json(run.dataset, record)
+        return
+    earlier = read_dataset(run)
+    changed = [key for key in _IDENTITY if earlier.get(key) != record[key]]
+    if changed:
+        raise ValueError(
+            "Invalid value for argument `data_dir`. Expected the data that the run in "
+            f"{run.path} began with. Received: other {', '.join(changed)}."
+        )
+
+
+def read_dataset(run):
+    """Return the dict that `record_dataset` wrote.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not run.dataset.is_file():
+        raise ValueError(
+            "Invalid value for argument `workdir`. Expected a run that has begun. "
+            f"Received: workdir={str(run.path)!r}, without {run.dataset.name}."
+        )
+    return json.loads(run.dataset.read_text(encoding="utf-8"))

@@ -1,0 +1,85 @@
+"""The result of a run, the content of `results.json`."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import afd_tf
+
+SCHEMA = 1
+
+
+def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, command):
+    """Put together the content of `results.json`.
+
+    Args:
+        metrics: dict of `evaluate(return_dict=True)` after the last epoch.
+        distiller: OnlineDistiller.
+        method: str.
+        dataset: str.
+        seed: int.
+        epoch: int, epochs done.
+        step: int, steps done.
+        command: str, what to type to get this again.
+
+    Returns:
+        dict; accuracies are fractions, losses nats per example.
+    """
+    networks = {
+        name: {
+            "accuracy": float(metrics[f"{name}_accuracy"]),
+            "loss": float(metrics[f"{name}_loss"]),
+            "parameters": int(network.count_params()),
+        }
+        for name, network in zip(
+            distiller.network_names, distiller.networks, strict=True
+        )
+    }
+    return {
+        "schema": SCHEMA,
+        "method": method,
+        "dataset": dataset,
+        "seed": int(seed),
+        "epoch": int(epoch),
+        "step": int(step),
+        "networks": networks,
+        "mean": {"accuracy": float(metrics["mean_accuracy"])},
+        "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
+        "command": command,
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "afd_tf": afd_tf.__version__,
+        },
+    }
+
+
+def commit():
+    """Return the commit of the checkout we run from, `-dirty` if changed, else None."""
+    root = Path(afd_tf.__file__).resolve().parent.parent
+    try:
+        top, head, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (
+                ["rev-parse", "--show-toplevel"],
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    # An installed package may lie inside somebody else's repository.
+    if Path(top).resolve() != root:
+        return None
+    return f"{head}-dirty" if changes else head

@@ -1,0 +1,170 @@
+"""The directory that holds all of one run, and nothing else.
+
+```
+config.gin            the configuration as parsed, written before training
+operative_config.gin  every parameter in use, defaults included
+metrics.csv           a row per epoch
+checkpoints/          the last epochs' complete state
+logs/                 TensorBoard
+export/               exported networks
+results.json          written once, when the run is finished
+```
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from afd_tf.training import settings_text
+
+# Where a run computes and where its data lies may change between two starts.
+LOCATION = ("train.data_dir", "train.strategy", "train.tensorboard", "train.keep")
+
+
+class RunDirectory:
+    """Paths and state of one run.
+
+    Args:
+        path: str or path; need not exist.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.gin"
+        self.operative_config = self.path / "operative_config.gin"
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.dataset = self.checkpoints / "dataset.json"
+        self.logs = self.path / "logs"
+        self.export = self.path / "export"
+        self.results = self.path / "results.json"
+
+    def check(self, config):
+        """Check that this directory can hold the run of a configuration.
+
+        Args:
+            config: str, the run's configuration in gin syntax.
+
+        Raises:
+            ValueError: if the directory holds another configuration (the differing
+                settings are listed) or files of something else, or is not writable.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise self._error("a directory", "is a file")
+        if not self.config.exists():
+            strangers = self._strangers()
+            if strangers:
+                raise self._error(
+                    "a new, empty or earlier run's directory",
+                    f"holds {strangers[0]!r} and no config.gin",
+                )
+        else:
+            differences = settings_text.differences(
+                self.config.read_text(encoding="utf-8"), config, ignore=LOCATION
+            )
+            if differences:
+                raise self._error(
+                    "a directory of its own for each configuration",
+                    f"has another configuration: {'; '.join(differences)}",
+                )
+        self._check_writable()
+
+    def _strangers(self):
+        if not self.path.exists():
+            return []
+        names = sorted(path.name for path in self.path.iterdir())
+        return [name for name in names if not name.startswith(".tmp-")]
+
+    def _check_writable(self):
+        # The nearest folder that exists, so that a refusal leaves nothing behind.
+        folder = self.path.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise self._error(
+                "a directory that can be written", f"{folder}: {error.strerror}"
+            ) from error
+
+    def _error(self, expected, received):
+        return ValueError(
+            f"Invalid value for argument `workdir`. Expected {expected}. "
+            f"Received: workdir={str(self.path)!r}, which {received}. "
+            "Choose another --workdir."
+        )
+
+    def require(self):
+        """Check that this is the directory of a run that was started.
+
+        Raises:
+            ValueError: if it has no config.gin.
+        """
+        if not self.config.is_file():
+            raise ValueError(
+                "Invalid value for argument `workdir`. Expected the directory of a "
+                f"run, with a config.gin. Received: workdir={str(self.path)!r}."
+            )
+
+    @contextlib.contextmanager
+    def started(self, config):
+        """Make the directory, with `config.gin` as its first file.
+
+        If the first epoch never ends, what was written is removed again: there is
+        nothing to go on from.
+
+        Args:
+            config: str, gin text.
+        """
+        absent = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                write_text(self.config, config)
+        except OSError as error:
+            raise self._error("a directory that can be written", str(error)) from error
+        try:
+            yield
+        except BaseException:
+            if not any(self.checkpoints.glob("*.index")):
+                self._discard(absent)
+            raise
+
+    def _discard(self, absent):
+        for folder in (self.checkpoints, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.config, self.operative_config, self.metrics):
+            file.unlink(missing_ok=True)
+        for folder in absent:
+            # Stays if somebody else has put something there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def read_results(self):
+        """Return the finished run's results, or None."""
+        if not self.results.is_file():
+            return None
+        return json.loads(self.results.read_text(encoding="utf-8"))
+
+
+def write_text(path, text):
+    """Write a file as a whole or not at all: beside it first, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write JSON for people and programs, as a whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

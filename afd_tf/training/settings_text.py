@@ -1,0 +1,60 @@
+"""Configurations as text: one `name = value` per statement, compared line by line."""
+
+
+def from_arguments(arguments, name="train"):
+    """Write arguments as gin text, for runs started from Python without gin files.
+
+    Args:
+        arguments: dict from parameter to value; callables are written by name.
+        name: str, the configurable.
+    """
+    lines = [
+        f"{name}.{key} = {_text(value)}" for key, value in sorted(arguments.items())
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value):
+    if isinstance(value, list | tuple):
+        inside = ", ".join(_text(item) for item in value)
+        return f"[{inside}]"
+    if callable(value):
+        return f"@{getattr(value, '__qualname__', type(value).__name__)}"
+    return repr(value)
+
+
+def statements(text):
+    """Read gin text into a dict from `scope/name.parameter` to the value's text.
+
+    Indented lines belong to the statement above; comments and blank lines do not count.
+    """
+    joined = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace() and joined:
+            joined[-1] = f"{joined[-1].rstrip(' ' + chr(92))} {line.strip()}"
+        else:
+            joined.append(line.strip())
+    pairs = (statement.partition("=") for statement in joined)
+    return {key.strip(): value.strip().strip("\\").strip() for key, _, value in pairs}
+
+
+def differences(old, new, ignore=()):
+    """List the settings in which two configurations differ.
+
+    Args:
+        old: str, gin text.
+        new: str, gin text.
+        ignore: keys that do not count.
+
+    Returns:
+        List of str such as `"train.epochs = 2 there, 4 now"`.
+    """
+    old, new = statements(old), statements(new)
+    keys = sorted((old.keys() | new.keys()) - set(ignore))
+    return [
+        f"{key} = {old.get(key, 'not set')} there, {new.get(key, 'not set')} now"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
