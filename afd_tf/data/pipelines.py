@@ -29,10 +29,9 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     steps = len(examples) // batch_size
     position = EpochPosition(steps)
     in_memory = isinstance(examples, InMemory)
-    shape = examples.image_shape
 
     def one_pass(_):
-        epoch, step = position.take()
+        epoch, step = position.advance()
         order = epoch_order(len(examples), seed, epoch)[: steps * batch_size]
         order = order[step * batch_size :]
         if augmentation:
@@ -46,35 +45,50 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         return tf.data.Dataset.from_tensor_slices((order, crops))
 
     plan = tf.data.Dataset.range(1).flat_map(one_pass)
-    plan = _of_at_most(plan, steps if in_memory else steps * batch_size)
     if in_memory:
-        pixels, table = _tensors(examples)
-
-        def render(index, crops):
-            if augmentation:
-                images = crop_flip(pixels, index, crops, shape, augmentation)
-            else:
-                images = tf.gather(tf.reshape(pixels, (-1, *shape)), index)
-            return normalize(images, mean, std), tf.gather(table, index)
-
+        plan = _of_at_most(plan, steps)
+        render = _render_stored(examples, augmentation, mean, std)
     else:
+        plan = _of_at_most(plan, steps * batch_size)
         fetch = _fetcher(examples)
         plan = plan.map(
             lambda index, crops: (*fetch(index), crops),
             num_parallel_calls=tf.data.AUTOTUNE,
         ).batch(batch_size, drop_remainder=True)
-
-        def render(images, labels, crops):
-            if augmentation:
-                pixels = tf.reshape(images, (-1, shape[-1]))
-                index = tf.range(batch_size)
-                images = crop_flip(pixels, index, crops, shape, augmentation)
-            return normalize(images, mean, std), labels
-
+        render = _render_decoded(augmentation, mean, std)
     dataset = plan.map(render, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
-    dataset.position = position
+    dataset.position = position  # pyright: ignore[reportAttributeAccessIssue]
     return dataset
+
+
+def _render_stored(examples, augmentation, mean, std):
+    """Return a function from indices and crops to a batch of stored images."""
+    shape = examples.image_shape
+    pixels, labels = _tensors(examples)
+    whole = tf.reshape(pixels, (-1, *shape))
+
+    def render(index, crops):
+        if augmentation:
+            images = crop_flip(pixels, index, crops, shape, augmentation)
+        else:
+            images = tf.gather(whole, index)
+        return normalize(images, mean, std), tf.gather(labels, index)
+
+    return render
+
+
+def _render_decoded(augmentation, mean, std):
+    """Return a function from decoded images, labels and crops to a batch."""
+
+    def render(images, labels, crops):
+        if augmentation:
+            size, *shape = images.shape
+            pixels = tf.reshape(images, (-1, shape[-1]))
+            images = crop_flip(pixels, tf.range(size), crops, shape, augmentation)
+        return normalize(images, mean, std), labels
+
+    return render
 
 
 def evaluation(examples, batch_size, mean, std):
@@ -91,18 +105,20 @@ def evaluation(examples, batch_size, mean, std):
         int32 (batch,)); the last batch holds the remainder.
     """
     if isinstance(examples, InMemory):
-        pixels, table = _tensors(examples)
-        images = tf.reshape(pixels, (-1, *examples.image_shape))
+        stored = _render_stored(examples, None, mean, std)
         dataset = tf.data.Dataset.range(len(examples)).batch(batch_size)
         dataset = dataset.map(
-            lambda index: (tf.gather(images, index), tf.gather(table, index))
+            lambda index: stored(index, None), num_parallel_calls=tf.data.AUTOTUNE
         )
     else:
-        dataset = decoded(examples).batch(batch_size)
-    dataset = dataset.map(
-        lambda images, labels: (normalize(images, mean, std), labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+        dataset = (
+            decoded(examples)
+            .batch(batch_size)
+            .map(
+                lambda images, labels: (normalize(images, mean, std), labels),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        )
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 

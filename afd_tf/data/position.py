@@ -73,7 +73,7 @@ class EpochPosition:
         epoch, step = self._variable.numpy().tolist()
         return epoch, step
 
-    def take(self):
+    def advance(self):
         """Read the position and move it to the next epoch, inside a pipeline.
 
         Returns:

@@ -48,7 +48,7 @@ def open_image_folder(request: Request) -> Source:
             unknown = [name for name in found if name not in classes]
             if unknown:
                 raise ValueError(
-                    f"Invalid image folder. Expected the classes of train/ in "
+                    "Invalid image folder. Expected the classes of train/ in "
                     f"{split_base!r}. Received: {unknown}"
                 )
             files = _files(root, split_base, found, skipped, classes)
@@ -100,6 +100,7 @@ def _root(request):
 def _is_split(root, name):
     """Tell a split (folders inside) from a class that happens to be called `name`."""
     path = os.path.join(root, name)
+    _check_link(root, path)
     return os.path.isdir(path) and any(
         entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path)
     )
@@ -134,16 +135,21 @@ def _entries(root, folder, notes):
         if entry.name.startswith("."):
             notes.append(entry.path)
             continue
-        if entry.is_symlink():
-            target = os.path.realpath(entry.path)
-            if os.path.commonpath([root, target]) != root:
-                raise ValueError(
-                    f"Invalid link {entry.path!r} in an image folder. Expected links "
-                    f"that stay inside {root!r}. Received: a link to {target!r}. "
-                    "Copy the files instead."
-                )
+        _check_link(root, entry.path)
         entries.append(entry)
     return entries
+
+
+def _check_link(root, path):
+    """Refuse a link that leads out of `root`."""
+    if os.path.islink(path):
+        target = os.path.realpath(path)
+        if os.path.commonpath([root, target]) != root:
+            raise ValueError(
+                f"Invalid link {path!r} in an image folder. Expected links that stay "
+                f"inside {root!r}. Received: a link to {target!r}. Copy the files "
+                "instead."
+            )
 
 
 def _classes(root, base, notes):
@@ -176,10 +182,10 @@ def _files(root, base, names, notes, classes=None):
         for entry in _entries(root, os.path.join(base, name), notes):
             if entry.is_dir():
                 raise ValueError(
-                    f"Invalid image folder. Expected images directly inside "
+                    "Invalid image folder. Expected images directly inside "
                     f"{os.path.join(base, name)!r}. Received: the folder {entry.name!r}"
                 )
-            if entry.name.lower().endswith(_EXTENSIONS):
+            if entry.is_file() and entry.name.lower().endswith(_EXTENSIONS):
                 paths.append(entry.path)
             else:
                 notes.append(entry.path)

@@ -99,3 +99,35 @@ def _fit(image, size):
         min(top + shown_height, image.height),
     )
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def fit_tensor(image, size, channels):
+    """Fit a decoded image tensor to a size, as `read_image` does for a file.
+
+    Args:
+        image: uint8 tensor (height, width, 1, 3 or 4).
+        size: (height, width) to cover; the centre is kept.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 tensor (*size, channels).
+    """
+    import tensorflow as tf
+
+    if image.shape[:2] != tuple(size):
+        target = tf.constant(size)
+        own = tf.shape(image)[:2]
+        scale = tf.reduce_max(tf.cast(target, tf.float64) / tf.cast(own, tf.float64))
+        scaled = tf.cast(tf.round(tf.cast(own, tf.float64) * scale), tf.int32)
+        scaled = tf.maximum(scaled, target)
+        resized = tf.image.resize(image, scaled, method="bilinear", antialias=True)
+        start = (scaled - target) // 2
+        resized = resized[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
+        image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    if channels == 3 and image.shape[-1] == 1:
+        image = tf.image.grayscale_to_rgb(image)
+    elif channels == 1 and image.shape[-1] != 1:
+        image = tf.image.rgb_to_grayscale(image[..., :3])
+    elif channels == 3:
+        image = image[..., :3]
+    return tf.ensure_shape(image, (*size, channels))

@@ -7,6 +7,7 @@ import numpy as np
 
 from afd_tf.data.examples import InMemory, OnDemand, check_labels
 from afd_tf.data.sources.base import SOURCES, Request, Source
+from afd_tf.data.sources.images import fit_tensor
 from afd_tf.data.sources.records import Records
 from afd_tf.naming import nearest
 
@@ -28,6 +29,7 @@ _EVALUATION_SPLITS = {
     "downsampled_imagenet": "validation",
     "places365_small": "validation",
 }
+_VALIDATION = ("validation", "val", "dev")
 _NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
 
 
@@ -76,7 +78,7 @@ def open_tfds(request: Request) -> Source:
         class_names=names,
         train=train,
         open_test=open_test,
-        evaluated_split="validation" if evaluated == "validation" else "test",
+        evaluated_split="validation" if evaluated in _VALIDATION else "test",
         flip=short not in _NO_FLIP,
     )
 
@@ -86,23 +88,32 @@ def _builder(request):
     if parsed is None:
         raise _unknown(request.name)
     root = _root(request.data_dir)
-    found = _prepared(root, *parsed.groups(), request.name)
+    name, config, version = parsed.groups()
+    found = _prepared(root, name, config, version)
     import tensorflow_datasets as tfds
 
-    if found is None and request.download and parsed[1] in tfds.list_builders():
-        builder = tfds.builder(request.name, data_dir=root, try_gcs=False)
-        builder.download_and_prepare()
-        return builder
-    if found is None:
-        if parsed[1] not in tfds.list_builders():
-            raise _unknown(request.name)
+    if found is not None:
+        return tfds.builder_from_directory(found)
+    if name not in tfds.list_builders():
+        raise _unknown(request.name)
+    if not request.download:
         raise ValueError(
             f"Invalid value for argument `name`. Expected a prepared data set; "
             f"{request.name!r} was not found in {root!r}. Set `data_dir` to the folder "
             "of your prepared sets, or allow the download with `download=True`. "
             f"Received: name={request.name!r}"
         )
-    return tfds.builder_from_directory(found)
+    try:
+        builder = tfds.builder(request.name, data_dir=root, try_gcs=False)
+        builder.download_and_prepare()
+    # Anything from the network, the disk or the set's own code.
+    except Exception as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"Could not download or prepare {request.name!r} in {root!r}: "
+            f"{type(error).__name__}: {first_line}"
+        ) from error
+    return builder
 
 
 def _root(data_dir):
@@ -115,7 +126,7 @@ def _root(data_dir):
     return os.path.abspath(os.path.expanduser(os.fspath(root)))
 
 
-def _prepared(root, name, config, version, asked):
+def _prepared(root, name, config, version):
     """Return the folder of the prepared set, the newest version, or None."""
     folder = os.path.join(root, name)
     if config is not None:
@@ -131,7 +142,7 @@ def _prepared(root, name, config, version, asked):
     if len(configs) > 1:
         raise ValueError(
             f"Invalid value for argument `name`. Expected one of "
-            f"{[f'{name}/{one}' for one in configs]}. Received: name={asked!r}"
+            f"{[f'{name}/{one}' for one in configs]}. Received: name={name!r}"
         )
     return _version(os.path.join(folder, configs[0]), version) if configs else None
 
@@ -156,10 +167,14 @@ def _unknown(name):
     import tensorflow_datasets as tfds
 
     known = [*SOURCES, *tfds.list_builders()]
+    if os.path.isdir(name):
+        hint = f" There is a folder of this name: did you mean './{name}'?"
+    else:
+        hint = nearest(name, known)
     return ValueError(
         "Invalid value for argument `name`. Expected 'digits', 'image_folder', the "
         "path of an image folder (with a separator, like './photos') or the name of a "
-        f"tensorflow-datasets set. Received: name={name!r}.{nearest(name, known)}"
+        f"tensorflow-datasets set. Received: name={name!r}.{hint}"
     )
 
 
@@ -194,7 +209,7 @@ def _open_split(builder, split, image_key, label_key, request):
     where = f"the {split} split of {builder.info.full_name}"
 
     def fit(example):
-        return _fit(example[image_key], size, channels), example[label_key]
+        return fit_tensor(example[image_key], size, channels), example[label_key]
 
     if count * int(np.prod(shape)) > request.memory_limit:
         return _on_demand(builder, split, fit, shape, num_classes, label_key)
@@ -282,26 +297,3 @@ def _on_demand(builder, split, fit, shape, num_classes, label_key):
         return check_labels(labels, num_classes, where)
 
     return OnDemand(len(records), shape, fetch, read_labels)
-
-
-def _fit(image, size, channels):
-    """Resize to cover `size`, keep the centre, convert to `channels`."""
-    import tensorflow as tf
-
-    if image.shape[:2] != tuple(size):
-        target = tf.constant(size)
-        own = tf.shape(image)[:2]
-        scale = tf.reduce_max(tf.cast(target, tf.float64) / tf.cast(own, tf.float64))
-        scaled = tf.cast(tf.round(tf.cast(own, tf.float64) * scale), tf.int32)
-        scaled = tf.maximum(scaled, target)
-        resized = tf.image.resize(image, scaled, method="bilinear", antialias=True)
-        start = (scaled - target) // 2
-        resized = resized[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
-        image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-    if channels == 3 and image.shape[-1] == 1:
-        image = tf.image.grayscale_to_rgb(image)
-    elif channels == 1 and image.shape[-1] != 1:
-        image = tf.image.rgb_to_grayscale(image[..., :3])
-    elif channels == 3:
-        image = image[..., :3]
-    return tf.ensure_shape(image, (*size, channels))
