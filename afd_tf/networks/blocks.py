@@ -19,10 +19,13 @@ def check_arguments(num_classes, input_shape, normalization):
             f"2. Received: num_classes={num_classes!r}."
         )
     sizes = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
-    if len(sizes) != 3 or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+    if len(sizes) != 3 or not all(
+        isinstance(n, Integral) and int(n) > 0 for n in sizes
+    ):
         raise ValueError(
-            "Invalid value for argument `input_shape`. Expected (height, width, "
-            f"channels), three positive integers. Received: input_shape={input_shape!r}."
+            "Invalid value for argument `input_shape`. Expected three positive "
+            "integers (height, width, channels). Received: "
+            f"input_shape={input_shape!r}."
         )
     check_kind(normalization)
 
