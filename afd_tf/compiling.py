@@ -168,7 +168,7 @@ def _phases(model, arguments):
     return Phases(
         logit=phase("logit", everything),
         feature=phase("feature", extractors + transfers) if own_update else None,
-        discriminator=phase("discriminator", judges) if judges else None,
+        discriminator=phase("discriminator", judges) if model.discriminators else None,
     )
 
 

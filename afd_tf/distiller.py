@@ -280,6 +280,9 @@ class OnlineDistiller(keras.Model):
         self._assert_compile_called("fit")
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
         arguments = bound.arguments
+        if not fitting.can_shuffle(arguments.get("x")):
+            # Keras warns that it cannot shuffle what shuffles itself.
+            arguments.setdefault("shuffle", False)
         callbacks = arguments.get("callbacks")
         self._suspend_schedule(fitting.drives_learning_rate(callbacks))
         arguments["callbacks"] = fitting.with_callback(

@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 LABEL_ERROR = "Labels must lie in [0, "
@@ -42,13 +43,19 @@ class TrainingLength(keras.callbacks.Callback):
                 "(logit_schedule=None, feature_schedule=None, "
                 "discriminator_schedule=None)."
             )
-        done = int(self.model.optimizer.iterations)
+        done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         ahead = (self.params["epochs"] - self._initial_epoch) * steps
         self.model.total_steps.assign(done + ahead)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._position is not None:
             self._position.assign(epoch)
+
+
+def can_shuffle(data):
+    """Whether Keras shuffles this kind of data: arrays and its own data sets."""
+    arrays = (np.ndarray, tf.Tensor, keras.utils.PyDataset, list, tuple, dict)
+    return data is None or isinstance(data, arrays)
 
 
 def drives_learning_rate(callbacks):

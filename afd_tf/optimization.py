@@ -101,7 +101,7 @@ class Phase:
         if isinstance(schedule, str) and schedule == "auto":
             schedule = make_schedule() if optimizer is None else None
         optimizer = make_optimizer() if optimizer is None else optimizer
-        self.optimizer = keras.optimizers.get(optimizer)
+        self.optimizer = _in_this_strategy(keras.optimizers.get(optimizer))
         self.role = role
         self.schedule = schedules.get(schedule, f"{role}_schedule")
         self.decay = decay
@@ -118,7 +118,8 @@ class Phase:
         ):
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.variables)
-        self.base_learning_rate = float(self.optimizer.learning_rate)
+        rate = ops.convert_to_numpy(self.optimizer.learning_rate)
+        self.base_learning_rate = float(rate)
         # True while a callback sets the learning rate in place of the schedule.
         self.suspended = False
 
@@ -196,6 +197,14 @@ class Phase:
             f"{type(optimizer).__name__}, learning rate {self.base_learning_rate:g} "
             f"({self.schedule!r}), weight decay {decay}"
         )
+
+
+def _in_this_strategy(optimizer):
+    # An optimizer belongs to the strategy in whose scope it was made; users make theirs
+    # outside. Before it is built it has no state to lose.
+    if optimizer.built or not tf.distribute.has_strategy():
+        return optimizer
+    return type(optimizer).from_config(optimizer.get_config())
 
 
 def check_ownership(trainable_variables, phases):

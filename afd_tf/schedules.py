@@ -90,7 +90,9 @@ class StepDecay(Schedule):
         return {"boundaries": self.boundaries, "factor": self.multiplier}
 
     def __repr__(self):
-        return f"x{self.multiplier:g} at " + ", ".join(f"{b:g}" for b in self.boundaries)
+        return f"x{self.multiplier:g} at " + ", ".join(
+            f"{b:g}" for b in self.boundaries
+        )
 
 
 @_register

@@ -102,7 +102,7 @@ class TrainStep:
             with tf.GradientTape() as tape, keras.StatelessScope():
                 maps, _ = self._forward(images)
                 messages = self._messages(maps)
-        if phases.discriminator:
+        if self.method.adversarial:
             with tf.GradientTape() as judge_tape:
                 totals = self._discriminator_losses(messages, weight, values, count)
                 own = [self._regularisation(d) for d in self.discriminators]

@@ -66,7 +66,9 @@ def test_kl_of_extreme_logits_is_finite_and_not_zero():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_losses_are_computed_in_float32_whatever_they_get(dtype):
     source, own = (tf.cast(z, dtype) for z in random_logits())
-    expected = kl(tf.cast(source, "float64").numpy(), tf.cast(own, "float64").numpy(), 3)
+    expected = kl(
+        tf.cast(source, "float64").numpy(), tf.cast(own, "float64").numpy(), 3
+    )
     actual = losses.kl_divergence(source, own, 3.0)
     assert actual.dtype == tf.float32
     np.testing.assert_allclose(actual, expected, rtol=2e-5)

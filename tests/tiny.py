@@ -1,0 +1,70 @@
+"""Tiny classifiers and batches for tests of the step."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from afd_tf import OnlineDistiller, methods
+
+CLASSES = 3
+
+
+def network(channels=4, *, name=None, normalization=False, classes=CLASSES, **conv):
+    """Return a classifier of 6x6x2 images whose map is `(6, 6, channels)`."""
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(channels, 3, padding="same", name="conv", **conv)(inputs)
+    if normalization:
+        x = keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
+    x = keras.layers.Activation("tanh", name="map")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def batch(size=8, seed=0):
+    """Return images `(size, 6, 6, 2)` and labels `(size,)`."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(size, 6, 6, 2)).astype("float32")
+    labels = rng.integers(0, CLASSES, size).astype("int32")
+    return tf.constant(images), tf.constant(labels)
+
+
+def afd(**options):
+    """Return AFD with a discriminator of one block, unless `options` say otherwise."""
+    return methods.get("afd", **{"discriminator_channels": (4,), **options})
+
+
+def sgd(rate):
+    return keras.optimizers.SGD(float(rate))
+
+
+def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None, **kw):
+    """Return a compiled distiller with plain SGD and no decay, run eagerly.
+
+    Tracing a step takes longer than a few eager ones, and both give the same weights, as
+    `distiller_fit_test.py` shows.
+    """
+    networks = networks or [network(4), network(4)]
+    method = afd() if method == "afd" else method
+    model = OnlineDistiller(networks, method, **kw)
+    roles = ("logit_optimizer", "feature_optimizer", "discriminator_optimizer")
+    optimizers = {role: sgd(rate) for role, rate in zip(roles, rates, strict=True)}
+    own = {"weight_decay": "none", "run_eagerly": True, **(compiled or {})}
+    model.compile(**{**optimizers, **own})
+    return model
+
+
+def values(variables):
+    return [np.array(v) for v in variables]
+
+
+def changed(model, action):
+    """Return the paths of the variables that `action()` changes."""
+    before = values(model.variables)
+    action()
+    after = values(model.variables)
+    return {
+        v.path
+        for v, b, a in zip(model.variables, before, after, strict=True)
+        if not np.array_equal(b, a)
+    }
