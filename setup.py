@@ -43,6 +43,7 @@ TEST = [
     "hypothesis>=6.130,<7",
     "pyright[nodejs]>=1.1.400,<1.2",
     "pytest>=9.0,<10",
+    "pytest-xdist>=3.6,<4",
     "ruff>=0.17,<0.18",
     "setuptools>=77",
     "wheel>=0.45",
