@@ -11,8 +11,8 @@ from afd_tf.networks.normalization import (
     FusedBatchNormalization,
     make_batch_statistics_normalization,
     make_normalization,
-    with_stock_normalization,
 )
+from afd_tf.networks.stock import with_stock_normalization
 
 SHAPE = (4, 5, 6, 7)
 
