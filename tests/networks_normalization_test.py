@@ -6,13 +6,15 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from afd_tf.networks.normalization import (
+from afd_tf.networks.batch_statistics import (
     BatchStatisticsNormalization,
-    FusedBatchNormalization,
     make_batch_statistics_normalization,
-    make_normalization,
 )
-from afd_tf.networks.stock import with_stock_normalization
+from afd_tf.networks.normalization import (
+    FusedBatchNormalization,
+    make_normalization,
+    with_stock_normalization,
+)
 
 SHAPE = (4, 5, 6, 7)
 

@@ -5,9 +5,9 @@ and one `register` call in `registry.py`.
 """
 
 from afd_tf.networks.discriminator import discriminator
+from afd_tf.networks.normalization import with_stock_normalization
 from afd_tf.networks.registry import build, names, patterns, register
 from afd_tf.networks.resnet import resnet
-from afd_tf.networks.stock import with_stock_normalization
 from afd_tf.networks.tap import Tapped, tap
 from afd_tf.networks.transfer import (
     alignment_transfer,

@@ -1,7 +1,5 @@
 """Batch normalisation: one fused operation, with variables the stock layer accepts."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -9,10 +7,10 @@ from afd_tf.naming import nearest
 
 KINDS = ("batch", "sync", "none")
 # What the fused operation computes in; other dtypes take the written-out equation.
-_FUSED_DTYPES = ("float32", "bfloat16", "float16")
+FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
-class _Normalization(keras.layers.Layer):
+class Normalization(keras.layers.Layer):
     """What the normalisation layers share: scale, offset, rank and equation.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
@@ -60,7 +58,7 @@ class _Normalization(keras.layers.Layer):
         """Return the shape of the input: normalisation keeps it."""
         return input_shape
 
-    def _fused(self, x, mean, variance, training, rate=1.0):
+    def fused(self, x, mean, variance, training, rate=1.0):
         """Normalise with the fused operation.
 
         Args:
@@ -88,7 +86,7 @@ class _Normalization(keras.layers.Layer):
         )
         return y, mean, variance
 
-    def _written_out(self, x, mean, variance):
+    def written_out(self, x, mean, variance):
         """Normalise with given statistics, in their dtype; returns the layer's."""
         y = tf.nn.batch_normalization(
             tf.cast(x, mean.dtype),
@@ -106,7 +104,7 @@ class _Normalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
-class FusedBatchNormalization(_Normalization):
+class FusedBatchNormalization(Normalization):
     """Batch normalisation of 4-D maps by TensorFlow's fused operation.
 
     Equal to `keras.layers.BatchNormalization` in outputs and gradients, with the same
@@ -163,15 +161,15 @@ class FusedBatchNormalization(_Normalization):
             Tensor of the same shape and dtype.
         """
         training = bool(training) and self.trainable
-        fused = keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
+        fused = keras.backend.standardize_dtype(inputs.dtype) in FUSED_DTYPES
         mean, variance = self.moving_mean.value, self.moving_variance.value
         if not training:
             if fused:
-                return self._fused(inputs, mean, variance, training=False)[0]
-            return self._written_out(inputs, mean, variance)
+                return self.fused(inputs, mean, variance, training=False)[0]
+            return self.written_out(inputs, mean, variance)
         if fused and self.unbiased:
             # The operation averages by itself: nothing is left to do per layer.
-            y, mean, variance = self._fused(
+            y, mean, variance = self.fused(
                 inputs, mean, variance, training=True, rate=1.0 - self.momentum
             )
         else:
@@ -188,10 +186,10 @@ class FusedBatchNormalization(_Normalization):
         bessel = count / tf.maximum(count - 1.0, 1.0)
         if fused:
             empty = tf.constant([], self.gamma.dtype)
-            y, mean, variance = self._fused(inputs, empty, empty, training=True)
+            y, mean, variance = self.fused(inputs, empty, empty, training=True)
             return y, mean, variance / bessel
         mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-        y = self._written_out(inputs, mean, variance)
+        y = self.written_out(inputs, mean, variance)
         return y, mean, variance * bessel if self.unbiased else variance
 
     def _average(self, moving, statistic):
@@ -204,43 +202,6 @@ class FusedBatchNormalization(_Normalization):
             "momentum": self.momentum,
             "unbiased": self.unbiased,
         }
-
-
-@keras.saving.register_keras_serializable(package="afd_tf")
-class BatchStatisticsNormalization(_Normalization):
-    """Normalisation by the batch's own statistics, in training and outside it.
-
-    For discriminators and transfer layers: they never run in inference, and a pass
-    through them must leave nothing behind. It has gamma and beta and no moving
-    statistics; `training` makes no difference.
-
-    Args:
-        synchronized: bool, whether the statistics are those of the global batch under
-            `tf.distribute` (not fused, slower) or of the replica's part.
-        epsilon: float, added to the variance.
-        **kwargs: name, dtype, trainable.
-    """
-
-    def __init__(self, synchronized=False, epsilon=1e-5, **kwargs):
-        super().__init__(epsilon=epsilon, **kwargs)
-        self.synchronized = bool(synchronized)
-
-    def call(self, inputs):
-        """Normalise a map of shape `(batch, height, width, channels)`."""
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if dtype in _FUSED_DTYPES and not self.synchronized:
-            empty = tf.constant([], self.gamma.dtype)
-            return self._fused(inputs, empty, empty, training=True)[0]
-        moments: Any = keras.ops.moments(
-            keras.ops.cast(inputs, self.gamma.dtype),
-            axes=[0, 1, 2],
-            synchronized=self.synchronized,
-        )
-        return self._written_out(inputs, *moments)
-
-    def get_config(self):
-        """Return the arguments that rebuild the layer."""
-        return {**super().get_config(), "synchronized": self.synchronized}
 
 
 def check_kind(kind):
@@ -284,22 +245,33 @@ def make_normalization(kind, name=None, momentum=0.9, epsilon=1e-5):
     return FusedBatchNormalization(momentum=momentum, epsilon=epsilon, name=name)
 
 
-def make_batch_statistics_normalization(kind, name=None, epsilon=1e-5):
-    """Make the normalisation layer of a discriminator or transfer layer.
+def with_stock_normalization(model):
+    """Copy a network with stock layers in place of the fused ones.
+
+    The copy has the same outputs in inference and loads with Keras alone, without
+    this package.
 
     Args:
-        kind: "batch", "sync" or "none", as in `make_normalization`.
-        name: str, the layer's name.
-        epsilon: float, added to the variance.
+        model: keras Functional or Sequential model.
 
     Returns:
-        A `BatchStatisticsNormalization`, or None for "none".
+        keras.Model with its own variables of the same values.
 
     Raises:
-        ValueError: if `kind` is unknown.
+        ValueError: if the model is subclassed, so that its layers cannot be replaced.
     """
-    if check_kind(kind) == "none":
-        return None
-    return BatchStatisticsNormalization(
-        synchronized=kind == "sync", epsilon=epsilon, name=name
-    )
+
+    def clone(layer):
+        if not isinstance(layer, FusedBatchNormalization):
+            return layer.__class__.from_config(layer.get_config())
+        return keras.layers.BatchNormalization(
+            momentum=layer.momentum,
+            epsilon=layer.epsilon,
+            name=layer.name,
+            dtype=layer.dtype_policy,
+            trainable=layer.trainable,
+        )
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -2,10 +2,8 @@
 
 import keras
 
-from afd_tf.networks.normalization import (
-    check_kind,
-    make_batch_statistics_normalization,
-)
+from afd_tf.networks.batch_statistics import make_batch_statistics_normalization
+from afd_tf.networks.normalization import check_kind
 
 _SLOPE = 0.2
 
