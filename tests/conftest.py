@@ -22,5 +22,7 @@ def clean_state():
     policy = keras.config.dtype_policy()
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+    # A second strategy of one process would meet the first one's collective keys.
+    tf.distribute.MirroredStrategy._collective_key_base += 1000
     yield
     keras.config.set_dtype_policy(policy)
