@@ -101,9 +101,10 @@ def _is_split(root, name):
     """Tell a split (folders inside) from a class that happens to be called `name`."""
     path = os.path.join(root, name)
     _check_link(root, path)
-    return os.path.isdir(path) and any(
-        entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path)
-    )
+    if not os.path.isdir(path):
+        return False
+    with os.scandir(path) as entries:
+        return any(e.is_dir() and not e.name.startswith(".") for e in entries)
 
 
 def _evaluated(root, wanted):
@@ -130,8 +131,10 @@ def _invalid_split(wanted, root):
 
 def _entries(root, folder, notes):
     """List a folder in a fixed order, without what is hidden, links checked."""
+    with os.scandir(folder) as found:
+        ordered = sorted(found, key=lambda entry: entry.name)
     entries = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    for entry in ordered:
         if entry.name.startswith("."):
             notes.append(entry.path)
             continue

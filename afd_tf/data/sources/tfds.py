@@ -1,14 +1,19 @@
 """Classification sets of tensorflow-datasets, by name, from their prepared files."""
 
+import math
 import os
 import re
 
 import numpy as np
+import tensorflow as tf
 
 from afd_tf.data.examples import InMemory, OnDemand, check_labels
+from afd_tf.data.pipelines import decoded
 from afd_tf.data.sources.base import SOURCES, Request, Source
 from afd_tf.data.sources.images import fit_tensor
+from afd_tf.data.sources.prepared import data_root, find_prepared
 from afd_tf.data.sources.records import Records
+from afd_tf.data.splits import stratified
 from afd_tf.naming import nearest
 
 # A mirrored digit or letter is another one, or none.
@@ -29,6 +34,7 @@ _EVALUATION_SPLITS = {
     "downsampled_imagenet": "validation",
     "places365_small": "validation",
 }
+AUTOTUNE = tf.data.AUTOTUNE
 _VALIDATION = ("validation", "val", "dev")
 _NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
 
@@ -54,8 +60,6 @@ def open_tfds(request: Request) -> Source:
     preferred = request.test_split or _EVALUATION_SPLITS.get(short, "test")
     evaluated = next((s for s in (preferred, "validation") if s in splits), None)
     if evaluated is None:
-        from afd_tf.data.splits import stratified
-
         whole = _open_split(builder, "train", image_key, label_key, request)
         kept, held = stratified(
             whole.labels, request.test_fraction, request.split_seed, "test_fraction"
@@ -87,9 +91,9 @@ def _builder(request):
     parsed = _NAME.match(request.name)
     if parsed is None:
         raise _unknown(request.name)
-    root = _root(request.data_dir)
+    root = data_root(request.data_dir)
     name, config, version = parsed.groups()
-    found = _prepared(root, name, config, version)
+    found = find_prepared(root, name, config, version)
     import tensorflow_datasets as tfds
 
     if found is not None:
@@ -114,53 +118,6 @@ def _builder(request):
             f"{type(error).__name__}: {first_line}"
         ) from error
     return builder
-
-
-def _root(data_dir):
-    root = (
-        data_dir
-        or os.environ.get("AFD_TFDS_DIR")
-        or os.environ.get("TFDS_DATA_DIR")
-        or os.path.join("~", "tensorflow_datasets")
-    )
-    return os.path.abspath(os.path.expanduser(os.fspath(root)))
-
-
-def _prepared(root, name, config, version):
-    """Return the folder of the prepared set, the newest version, or None."""
-    folder = os.path.join(root, name)
-    if config is not None:
-        return _version(os.path.join(folder, config), version)
-    found = _version(folder, version)
-    if found is not None or not os.path.isdir(folder):
-        return found
-    configs = [
-        entry.name
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
-        if entry.is_dir() and _version(entry.path, version)
-    ]
-    if len(configs) > 1:
-        raise ValueError(
-            f"Invalid value for argument `name`. Expected one of "
-            f"{[f'{name}/{one}' for one in configs]}. Received: name={name!r}"
-        )
-    return _version(os.path.join(folder, configs[0]), version) if configs else None
-
-
-def _version(folder, version):
-    if not os.path.isdir(folder):
-        return None
-    versions = [
-        entry
-        for entry in os.listdir(folder)
-        if re.fullmatch(r"\d+\.\d+\.\d+", entry)
-        and version in (None, entry)
-        and os.path.isfile(os.path.join(folder, entry, "features.json"))
-    ]
-    if not versions:
-        return None
-    newest = max(versions, key=lambda entry: tuple(map(int, entry.split("."))))
-    return os.path.join(folder, newest)
 
 
 def _unknown(name):
@@ -201,19 +158,28 @@ def _supervised_keys(builder, name):
 
 def _open_split(builder, split, image_key, label_key, request):
     """Decode a split into memory, or on demand where it exceeds the limit."""
-    feature = builder.info.features[image_key]
-    count = builder.info.splits[split].num_examples
-    size, channels = _output(feature.shape, request)
+    import tensorflow_datasets as tfds
+
+    info = builder.info
+    size, channels = _output(info.features[image_key].shape, request)
     shape = (*size, channels)
-    num_classes = builder.info.features[label_key].num_classes
-    where = f"the {split} split of {builder.info.full_name}"
 
     def fit(example):
         return fit_tensor(example[image_key], size, channels), example[label_key]
 
-    if count * int(np.prod(shape)) > request.memory_limit:
-        return _on_demand(builder, split, fit, shape, num_classes, label_key)
-    return _in_memory(builder, split, fit, shape, num_classes, where)
+    num_classes = info.features[label_key].num_classes
+    fits = info.splits[split].num_examples * math.prod(shape) <= request.memory_limit
+    if fits and info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        # One file after the other, so that an index is the place in the files.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        dataset = builder.as_dataset(
+            split=split, shuffle_files=False, read_config=config
+        )
+        return _in_memory(dataset.map(fit, AUTOTUNE), info, split, shape, num_classes)
+    examples = _on_demand(builder, split, fit, shape, image_key, label_key)
+    if fits:
+        return _in_memory(decoded(examples), info, split, shape, num_classes)
+    return examples
 
 
 def _output(shape, request):
@@ -226,21 +192,13 @@ def _output(shape, request):
     return size, request.channels or shape[2] or 3
 
 
-def _in_memory(builder, split, fit, shape, num_classes, where):
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    count = builder.info.splits[split].num_examples
+def _in_memory(dataset, info, split, shape, num_classes):
+    where = f"the {split} split of {info.full_name}"
+    count = info.splits[split].num_examples
     images = np.empty((count, *shape), np.uint8)
     labels = np.empty(count, np.int64)
-    # One file after the other, so that an example's index is its place in the files.
-    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     row = 0
     try:
-        dataset = builder.as_dataset(
-            split=split, shuffle_files=False, read_config=config
-        )
-        dataset = dataset.map(fit, num_parallel_calls=tf.data.AUTOTUNE)
         for some, their in dataset.batch(256).prefetch(2).as_numpy_iterator():
             images[row : row + len(some)] = some
             labels[row : row + len(their)] = their
@@ -259,41 +217,53 @@ def _in_memory(builder, split, fit, shape, num_classes, where):
     return InMemory(images, check_labels(labels, num_classes, where))
 
 
-def _on_demand(builder, split, fit, shape, num_classes, label_key):
-    import tensorflow as tf
+def _on_demand(builder, split, fit, shape, image_key, label_key):
     import tensorflow_datasets as tfds
 
-    info = builder.info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise ValueError(
-            "Invalid value for argument `memory_limit`. Expected at least the size of "
-            f"{info.full_name} decoded, because its format, {info.file_format.value}, "
-            "cannot be read by index. Prepare it as tfrecord, or raise `memory_limit`."
-        )
-    records = Records(info.splits[split].filepaths)
-    where = f"the {split} split of {info.full_name}"
+    features = builder.info.features
+    num_classes = features[label_key].num_classes
+    where = f"the {split} split of {builder.info.full_name}"
+    count, read = _records(builder, split)
 
     def record(row):
-        data = tf.numpy_function(records.read, [row], tf.string, stateful=False)
+        data = tf.numpy_function(read, [row], tf.string, stateful=False)
         return tf.ensure_shape(data, ())
 
     def fetch(row):
-        image, label = fit(info.features.deserialize_example(record(row)))
+        image, label = fit(features.deserialize_example(record(row)))
         inside = (label >= 0) & (label < num_classes)
         complaint = f"Invalid label in {where}: expected 0 <= label < {num_classes}"
         check = tf.debugging.Assert(inside, [complaint, "received", label, "row", row])
         with tf.control_dependencies([check]):
             return tf.ensure_shape(image, shape), tf.cast(label, tf.int32)
 
+    def read_label(row):
+        skip = {image_key: tfds.decode.SkipDecoding()}
+        return features.deserialize_example(record(row), decoders=skip)[label_key]
+
     def read_labels():
-        skip = {key: tfds.decode.SkipDecoding() for key in info.supervised_keys[:1]}
-        rows = tf.data.Dataset.range(len(records)).map(
-            lambda row: info.features.deserialize_example(record(row), decoders=skip)[
-                label_key
-            ],
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        labels = np.fromiter(rows.as_numpy_iterator(), np.int64, len(records))
+        labels = tf.data.Dataset.range(count).map(read_label, AUTOTUNE)
+        labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
         return check_labels(labels, num_classes, where)
 
-    return OnDemand(len(records), shape, fetch, read_labels)
+    return OnDemand(count, shape, fetch, read_labels)
+
+
+def _records(builder, split):
+    """Return the number of records and a function from a number to its bytes."""
+    import tensorflow_datasets as tfds
+
+    info = builder.info
+    if info.file_format == tfds.core.FileFormat.TFRECORD:
+        records = Records(info.splits[split].filepaths)
+        return len(records), records.read
+    if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        source = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        return len(source), lambda number: source[int(number)]
+    raise ValueError(
+        "Invalid value for argument `memory_limit`. Expected at least the size of "
+        f"{info.full_name} decoded: its format, {info.file_format.value}, cannot be "
+        "read by index. Prepare it as tfrecord, or raise `memory_limit`."
+    )
