@@ -11,35 +11,16 @@ import functools
 import inspect
 import tokenize
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import gin
 from afd_tf import configurables
-from afd_tf.naming import nearest
+from afd_tf.configurables import Reference, Statement, invalid
 from gin import config_parser
 
 DEFAULTS = "afd.gin"
 DEFAULT_PAIRING = "pairings/digits_resnet8_resnet20.gin"
 _ROOT = Path(__file__).resolve().parent
 _MODULE = "afd_tf"
-
-
-class Reference(NamedTuple):
-    """`@scope/name`, `@scope/name()` or `%macro`, before the name is looked up."""
-
-    text: str
-    evaluate: bool
-    macro: bool
-
-
-class Statement(NamedTuple):
-    """One line of a configuration: `scope/name.parameter = value`, or a macro."""
-
-    scope: str
-    name: str
-    parameter: str
-    value: Any
-    where: str
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -111,10 +92,10 @@ def bind(statements, complete=True):
         ValueError: for an unknown name or a missing required value.
     """
     _register()
-    _check(statements, complete)
+    configurables.check(statements, complete)
     clear()
     for statement in statements:
-        if not _is_required(statement):
+        if not configurables.is_required(statement):
             _bind(statement)
     return gin.config_str(max_line_length=88)
 
@@ -221,7 +202,7 @@ def _read(text, source, folder, seen):
             where = f"{source}:{parsed.location.line_num}"
         if isinstance(parsed, config_parser.ImportStatement):
             # gin would execute it: a configuration is data, whoever wrote it.
-            raise _error(where, "no import statement", parsed.format())
+            raise invalid(where, "no import statement", parsed.format())
         if isinstance(parsed, config_parser.IncludeStatement):
             try:
                 path = find(parsed.filename, beside=folder)
@@ -253,107 +234,12 @@ def _parse(text, source):
         received = (getattr(error, "text", None) or text).strip().splitlines()
         reason = str(error.args[0]).strip().splitlines() if error.args else []
         shown = f"{received[0] if received else ''!r} ({reason[-1] if reason else '-'})"
-        raise _error(
+        raise invalid(
             where, "`name.parameter = value`, strings in quotes", shown
         ) from None
 
 
-def _error(where, expected, received, hint=""):
-    return ValueError(
-        f"Invalid configuration in {where}. Expected {expected}. "
-        f"Received: {received}.{hint}"
-    )
-
-
-# Checking ---------------------------------------------------------------------------
-
-
-def _references(value):
-    if isinstance(value, Reference):
-        yield value
-    elif isinstance(value, dict):
-        for item in [*value.keys(), *value.values()]:
-            yield from _references(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _references(item)
-
-
-def _is_required(statement):
-    value = statement.value
-    return isinstance(value, Reference) and value.text == "gin.REQUIRED"
-
-
-def _check(statements, complete):
-    """Refuse every name that does not exist, before anything is bound."""
-    known = configurables.table()
-    macros = {_macro_name(s) for s in statements if not s.parameter}
-    used_macros, used_scopes = set(), set()
-    for statement in statements:
-        for reference in _references(statement.value):
-            *scopes, name = reference.text.split("/")
-            if reference.macro:
-                used_macros.add(reference.text)
-                _check_name("%", reference.text, {*macros, "gin.REQUIRED"}, statement)
-            else:
-                used_scopes.update(scopes)
-                _check_name("@", name, known, statement)
-    parameters = [f"{n}.{p}" for n, c in known.items() for p in c.parameters]
-    for statement in statements:
-        if not statement.parameter:
-            name = _macro_name(statement)
-            if name not in used_macros:
-                raise _error(
-                    statement.where,
-                    "`name.parameter`, or a macro that something refers to",
-                    f"{name} = ...",
-                    nearest(f"train.{name}", [*parameters, *used_macros]),
-                )
-            continue
-        _check_name("", statement.name, known, statement)
-        _check_parameter(statement, known[statement.name])
-        unused = set(filter(None, statement.scope.split("/"))) - used_scopes
-        if complete and unused:
-            raise _error(
-                statement.where,
-                f"a scope that some `@scope/{statement.name}` refers to",
-                f"{statement.scope}/{statement.name}.{statement.parameter}",
-                nearest(min(unused), used_scopes),
-            )
-    if complete:
-        last = {(s.scope, s.name, s.parameter): s for s in statements}
-        for statement in filter(_is_required, last.values()):
-            raise _error(
-                statement.where,
-                f"a value for `{statement.name}.{statement.parameter}` from a file in "
-                "pairings/ or a --gin_param",
-                "none",
-            )
-
-
-def _macro_name(statement):
-    return f"{statement.scope}/{statement.name}".lstrip("/")
-
-
-def _check_name(mark, name, known, statement):
-    if name not in known:
-        kind = {
-            "%": "a macro defined in a file",
-            "@": "a known name",
-            "": "a known name",
-        }
-        raise _error(statement.where, kind[mark], f"{mark}{name}", nearest(name, known))
-
-
-def _check_parameter(statement, configurable):
-    if statement.parameter not in configurable.parameters:
-        hint = nearest(statement.parameter, configurable.parameters)
-        raise _error(
-            statement.where,
-            f"a parameter of `{statement.name}`",
-            f"{statement.name}.{statement.parameter}",
-            hint,
-        )
+# Binding ------------------------------------------------------------------------------
 
 
 def _bind(statement):
@@ -361,7 +247,7 @@ def _bind(statement):
     if statement.parameter:
         key = (statement.scope, f"{_MODULE}.{statement.name}", statement.parameter)
     else:
-        key = (_macro_name(statement), "gin.macro", "value")
+        key = (configurables.macro_name(statement), "gin.macro", "value")
     gin.bind_parameter(key, value)
 
 

@@ -1,8 +1,10 @@
-"""What a configuration may name, and what it may set of it."""
+"""What a configuration may name, and what it may set of it; the rest is refused."""
 
 import functools
 import inspect
 from typing import Any, NamedTuple
+
+from afd_tf.naming import nearest
 
 _OPTIMIZERS = [
     "SGD",
@@ -86,3 +88,137 @@ def _configurable(target, name=None, elsewhere=()):
     build.__doc__ = target.__doc__
     parameters = tuple(p.name for p in named if p.name not in elsewhere)
     return Configurable(build, parameters)
+
+
+class Reference(NamedTuple):
+    """`@scope/name`, `@scope/name()` or `%macro`, before the name is looked up."""
+
+    text: str
+    evaluate: bool
+    macro: bool
+
+
+class Statement(NamedTuple):
+    """One line of a configuration: `scope/name.parameter = value`, or a macro."""
+
+    scope: str
+    name: str
+    parameter: str
+    value: Any
+    where: str
+
+
+def invalid(where, expected, received, hint=""):
+    """Return the error for a statement that cannot be meant."""
+    return ValueError(
+        f"Invalid configuration in {where}. Expected {expected}. "
+        f"Received: {received}.{hint}"
+    )
+
+
+def is_required(statement):
+    """Whether a statement only says that another one must give the value."""
+    value = statement.value
+    return isinstance(value, Reference) and value.text == "gin.REQUIRED"
+
+
+def macro_name(statement):
+    """Return the name of the macro that a statement without parameter defines."""
+    return f"{statement.scope}/{statement.name}".lstrip("/")
+
+
+def check(statements, complete):
+    """Refuse every name that does not exist, before anything is bound.
+
+    Args:
+        statements: list of Statement, in the order in which they win.
+        complete: bool, whether they must describe a run; see `config.load`.
+
+    Raises:
+        ValueError: for the first name that is not known, with where it stands.
+    """
+    known = table()
+    macros = {macro_name(s) for s in statements if not s.parameter}
+    used_macros, used_scopes = set(), set()
+    for statement in statements:
+        for reference in _references(statement.value):
+            if reference.macro:
+                used_macros.add(reference.text)
+                _check_known("%", reference.text, {*macros, "gin.REQUIRED"}, statement)
+            else:
+                *scopes, name = reference.text.split("/")
+                used_scopes.update(scopes)
+                _check_known("@", name, known, statement)
+    for statement in statements:
+        if not statement.parameter:
+            _check_macro(statement, used_macros)
+            continue
+        _check_known("", statement.name, known, statement)
+        _check_parameter(statement, known[statement.name].parameters)
+        if complete:
+            _check_scope(statement, used_scopes)
+    if complete:
+        _check_required(statements)
+
+
+def _references(value):
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, dict):
+        for item in [*value.keys(), *value.values()]:
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+
+
+def _check_known(mark, name, known, statement):
+    if name not in known:
+        expected = "a macro that a file defines" if mark == "%" else "a known name"
+        received = f"{mark}{name}"
+        raise invalid(statement.where, expected, received, nearest(name, known))
+
+
+def _check_macro(statement, used):
+    # Most likely a parameter without its configurable: `epochs = 3`.
+    name = macro_name(statement)
+    if name not in used:
+        parameters = [f"{n}.{p}" for n, c in table().items() for p in c.parameters]
+        raise invalid(
+            statement.where,
+            "`name.parameter = value`, or a macro that something refers to",
+            f"{name} = {statement.value!r}",
+            nearest(f"train.{name}", [*parameters, *used]),
+        )
+
+
+def _check_parameter(statement, parameters):
+    if statement.parameter not in parameters:
+        raise invalid(
+            statement.where,
+            f"a parameter of `{statement.name}`",
+            f"{statement.name}.{statement.parameter}",
+            nearest(statement.parameter, parameters),
+        )
+
+
+def _check_scope(statement, used):
+    unused = [scope for scope in statement.scope.split("/") if scope not in {*used, ""}]
+    if unused:
+        raise invalid(
+            statement.where,
+            f"a scope that some `@scope/{statement.name}` refers to",
+            f"{statement.scope}/{statement.name}.{statement.parameter}",
+            nearest(unused[0], used),
+        )
+
+
+def _check_required(statements):
+    last = {(s.scope, s.name, s.parameter): s for s in statements}
+    for statement in filter(is_required, last.values()):
+        raise invalid(
+            statement.where,
+            f"a value for `{statement.name}.{statement.parameter}`, from a file in "
+            "pairings/ or a --gin_param",
+            "none",
+        )

@@ -62,31 +62,36 @@ class StopOnNonFinite(keras.callbacks.Callback):
             self._stop()
 
     def _stop(self):
-        batch, (key, value) = self._first
-        names = sorted(getattr(self.model, "network_names", ()), key=len, reverse=True)
-        plain = key.removeprefix("val_")
-        network = next((n for n in names if plain.startswith(f"{n}_")), None)
-        whose = f"network {network} ({key})" if network else key
+        batch, bad = self._first
+        names = self.model.network_names
+        owners = {owner(key.removeprefix("val_"), names) for key in bad}
+        networks = [network for network in names if network in owners]
+        whose = f" of {' and '.join(networks)}" if networks else ""
         kept = (
             f"The checkpoint of epoch {self._epoch} is kept."
             if self._epoch
             else "No epoch was finished."
         )
+        key, value = next(iter(bad.items()))
         raise NonFiniteLossError(
-            f"Loss is {value} in {whose} at epoch {self._epoch + 1}, step {batch + 1}. "
-            f"{kept} Lower a learning rate, or use precision='float32'."
+            f"Loss{whose} is {value} ({key}) at epoch {self._epoch + 1}, step "
+            f"{batch + 1}. {kept} Lower a learning rate, or use precision='float32'."
         )
 
 
+def owner(key, network_names):
+    """Return the network whose metric a key such as `resnet20_2_loss` is, or None."""
+    owners = [name for name in network_names if key.startswith(f"{name}_")]
+    return max(owners, key=len, default=None)
+
+
 def _not_finite(logs):
-    """Return the first loss of a network that is not finite, else of any, or None."""
-    bad = [
-        (key, value)
+    """Return the losses that are not finite: dict of key to value."""
+    return {
+        key: value
         for key, value in (logs or {}).items()
         if key.endswith(("loss", "cross_entropy", "kl")) and not math.isfinite(value)
-    ]
-    total = ("loss", "val_loss")
-    return min(bad, key=lambda item: item[0] in total, default=None)
+    }
 
 
 class MetricsFile(keras.callbacks.Callback):

@@ -1,15 +1,18 @@
 """Checkpoints of everything a run needs to go on as if it had not stopped."""
 
+import re
+
 import tensorflow as tf
 
+_COUNTER = re.compile(r"_[0-9]+(?=[/_]|$)")
 _OPTIMIZERS = ("optimizer", "feature_optimizer", "discriminator_optimizer")
 
 
 class Checkpoints:
     """Save and restore a distiller's complete state, epoch by epoch.
 
-    Every variable is stored under the name of its part and its path in it, so that a
-    checkpoint that does not fit is found out by name and is never loaded in part.
+    Every variable is stored under the name of its part, its place and its path in it, so
+    that a checkpoint that does not fit is found out and is never loaded in part.
 
     Args:
         directory: path.
@@ -73,7 +76,7 @@ def restore_network(directory, name, network):
             f"finished epoch. Received: no checkpoint in {str(directory)!r}."
         )
     epoch = tf.Variable(0, dtype=tf.int64)
-    state = {f"network/{name}": _by_path(network.variables)}
+    state = {f"network/{name}": _by_place(network.variables)}
     checkpoint = tf.train.Checkpoint(epoch=epoch, state=state)
     _restore(checkpoint, newest).expect_partial()
     return int(epoch)
@@ -110,15 +113,16 @@ def _state(distiller):
     # Metrics start anew with every epoch.
     seen |= {id(variable) for variable in distiller.metrics_variables}
     parts["distiller"] = [v for v in distiller.variables if id(v) not in seen]
-    return {part: _by_path(variables) for part, variables in parts.items()}
+    return {part: _by_place(variables) for part, variables in parts.items()}
 
 
-def _by_path(variables):
-    paths = {}
-    for variable in variables:
-        path, count = variable.path, 1
-        while path in paths:
-            count += 1
-            path = f"{variable.path}:{count}"
-        paths[path] = variable.value
-    return paths
+def _by_place(variables):
+    """Name variables by place and path, such as `3/conv/kernel`.
+
+    The numbers that Keras appends to repeated names are left out: they count what was
+    built before in the same process.
+    """
+    return {
+        f"{place}/{_COUNTER.sub('', variable.path)}": variable.value
+        for place, variable in enumerate(variables)
+    }

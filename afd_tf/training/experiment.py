@@ -82,7 +82,7 @@ def train(
         topology: str, who learns from whom: "cycle" or "all_pairs".
         epochs: int, passes over the training data.
         batch_size: int, images per step over all devices.
-        seed: int >= 0; initial weights, order and augmentation of the data.
+        seed: int >= 0, for initial weights, order and augmentation of the data.
         deterministic: bool, same result to the bit on the same machine. Stays on for
             the rest of the process, as TensorFlow has it.
         data_dir: path of the data, or None for the default place.
@@ -108,8 +108,9 @@ def train(
         NonFiniteLossError: if a loss becomes NaN or infinite.
     """
     arguments = dict(locals())
+    check_integer("keep", keep, 1)
     run = RunDirectory(workdir)
-    provenance = provenance or Provenance.from_arguments(arguments)
+    provenance = provenance or Provenance.from_arguments(train, arguments)
     if not dry_run:
         run.check(provenance.config)
         if run.results.exists():
@@ -137,15 +138,24 @@ def train(
     return outcome
 
 
+def check_integer(name, value, smallest):
+    """Check that an argument is an int of at least `smallest` and less than 2**32.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if type(value) is not int or not smallest <= value < 2**32:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an int >= {smallest} and "
+            f"< 2**32. Received: {name}={value!r}."
+        )
+
+
 @contextlib.contextmanager
 def environment(seed=0, deterministic=False, precision="float32"):
     """Set seeds, determinism and dtype policy; the policy is put back at the end."""
     lookup("precision", precision, dict.fromkeys(_PRECISIONS))
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(
-            "Invalid value for argument `seed`. Expected an int >= 0. "
-            f"Received: seed={seed!r}."
-        )
+    check_integer("seed", seed, 0)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
@@ -254,6 +264,7 @@ def fit(experiment, run, *, keep=3, tensorboard=True):
                 epochs=experiment.epochs,
                 initial_epoch=done,
                 callbacks=[*watching, *recording, *saving],
+                shuffle=False,
                 verbose=0,
             )
 

@@ -1,6 +1,7 @@
 """Where a run comes from: its configuration, its command, its data."""
 
 import dataclasses
+import inspect
 import json
 import shlex
 import sys
@@ -36,9 +37,21 @@ class Provenance:
     command: str
 
     @classmethod
-    def from_arguments(cls, arguments):
-        """Describe a run started from Python by what `train` was given."""
-        settings = {k: v for k, v in arguments.items() if k not in _NO_SETTINGS}
+    def from_arguments(cls, function, arguments):
+        """Describe a run started from Python by what its function was given.
+
+        Args:
+            function: callable, `train`.
+            arguments: dict from parameter to value.
+        """
+        parameters = inspect.signature(function).parameters
+        settings = {
+            name: value
+            for name, value in arguments.items()
+            # The default parts of the library go without saying.
+            if name not in _NO_SETTINGS
+            and not (callable(value) and value is parameters[name].default)
+        }
         text = settings_text.from_arguments(settings)
         return cls(text, lambda: text, command_line(sys.argv[0], sys.argv[1:]))
 

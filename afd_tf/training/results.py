@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-import afd_tf
+from afd_tf._version import __version__
 
 SCHEMA = 1
 
@@ -54,14 +54,14 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
-            "afd_tf": afd_tf.__version__,
+            "afd_tf": __version__,
         },
     }
 
 
 def commit():
     """Return the commit of the checkout we run from, `-dirty` if changed, else None."""
-    root = Path(afd_tf.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         top, head, changes = (
             subprocess.run(

@@ -1,5 +1,7 @@
 """Configurations as text: one `name = value` per statement, compared line by line."""
 
+import functools
+
 
 def from_arguments(arguments, name="train"):
     """Write arguments as gin text, for runs started from Python without gin files.
@@ -18,6 +20,9 @@ def _text(value):
     if isinstance(value, list | tuple):
         inside = ", ".join(_text(item) for item in value)
         return f"[{inside}]"
+    if isinstance(value, functools.partial):
+        given = ", ".join(f"{k}={_text(v)}" for k, v in sorted(value.keywords.items()))
+        return f"{_text(value.func)}({given})"
     if callable(value):
         return f"@{getattr(value, '__qualname__', type(value).__name__)}"
     return repr(value)

@@ -5,7 +5,7 @@ import time
 import keras
 import tensorflow as tf
 
-from afd_tf.training.callbacks import learning_rates
+from afd_tf.training.callbacks import learning_rates, owner
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -60,10 +60,7 @@ class TensorBoard(keras.callbacks.Callback):
         """From `val_resnet20_kl` to `kl/resnet20_validation`."""
         plain = key.removeprefix("val_")
         suffix = "_validation" if plain != key else ""
-        for network in sorted(self.model.network_names, key=len, reverse=True):
-            if plain.startswith(f"{network}_"):
-                return f"{plain[len(network) + 1 :]}/{network}{suffix}"
-        for whose in ("mean", "ensemble"):
-            if plain.startswith(f"{whose}_"):
+        for whose in (owner(plain, self.model.network_names), "mean", "ensemble"):
+            if whose and plain.startswith(f"{whose}_"):
                 return f"{plain[len(whose) + 1 :]}/{whose}{suffix}"
         return f"{plain}/all{suffix}"

@@ -1,0 +1,61 @@
+"""Runs that take a second or two: tiny networks on the embedded digits."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from afd_tf import data, training
+
+load_quietly = functools.partial(data.load, padding=1)
+
+
+def tiny_network(num_classes, input_shape, channels=4, name="small", dropout=0.0):
+    """Return a classifier with batch normalisation and, if asked, dropout."""
+    images = keras.Input(input_shape)
+    x = keras.layers.Conv2D(channels, 3, strides=4, use_bias=False)(images)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = keras.layers.ReLU(name="feature_map")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Dense(num_classes, dtype="float32")(x)
+    return keras.Model(images, x, name=name)
+
+
+small = functools.partial(tiny_network, channels=4, name="small")
+large = functools.partial(tiny_network, channels=6, name="large", dropout=0.2)
+
+
+def arguments(**changes):
+    """Return arguments of `train`: two epochs of five steps."""
+    return {
+        "networks": [small, large],
+        "method": "vanilla",
+        "epochs": 2,
+        "batch_size": 256,
+        "tensorboard": False,
+        **changes,
+    }
+
+
+def train(workdir, **changes):
+    return training.train(workdir, **arguments(**changes))
+
+
+def checkpoint_values(run):
+    """Return every value in a run's newest checkpoint: dict of key to array."""
+    newest = tf.train.latest_checkpoint(str(run / "checkpoints"))
+    reader = tf.train.load_checkpoint(newest)
+    return {
+        key: reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if key not in ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VALUE")
+    }
+
+
+def assert_same_values(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key], err_msg=key)

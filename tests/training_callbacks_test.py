@@ -1,0 +1,240 @@
+import csv
+import io
+import re
+import threading
+from types import SimpleNamespace
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from afd_tf.training import callbacks, progress, tensorboard
+
+NETWORKS = ["wrn16_2", "wrn16"]
+
+
+def optimizer(rate):
+    return SimpleNamespace(learning_rate=rate)
+
+
+def model(**changes):
+    return SimpleNamespace(
+        network_names=NETWORKS,
+        optimizer=optimizer(0.1),
+        feature_optimizer=optimizer(2e-5),
+        discriminator_optimizer=None,
+        **changes,
+    )
+
+
+def attach(callback, epochs=3, steps=10):
+    callback.set_model(model())
+    callback.set_params({"epochs": epochs, "steps": steps})
+    callback.on_train_begin()
+    return callback
+
+
+LOGS = {
+    "loss": 1.5,
+    "wrn16_loss": 1.0,
+    "wrn16_accuracy": 0.25,
+    "wrn16_2_loss": 2.0,
+    "wrn16_2_accuracy": 0.5,
+    "ensemble_accuracy": 0.75,
+    "mean_accuracy": 0.375,
+    "wrn16_2_discriminator_real": 0.6,
+    "wrn16_2_gradient_ratio": 0.01,
+    "val_wrn16_2_accuracy": 0.4,
+    "val_wrn16_accuracy": 0.3,
+    "val_ensemble_accuracy": 0.45,
+}
+
+
+# Stop on NaN
+
+
+def test_the_first_bad_step_is_reported_with_its_network():
+    stop = attach(callbacks.StopOnNonFinite())
+    stop.on_epoch_begin(4)
+    stop.on_train_batch_end(0, LOGS)
+    stop.on_train_batch_begin(1)
+    # Threads may come in any order.
+    for batch in (3, 2):
+        stop.on_train_batch_end(batch, LOGS | {"wrn16_2_kl": float("inf")})
+    with pytest.raises(callbacks.NonFiniteLossError) as caught:
+        stop.on_train_batch_begin(4)
+    assert str(caught.value).startswith(
+        "Loss of wrn16_2 is inf (wrn16_2_kl) at epoch 5, step 3. The checkpoint of "
+        "epoch 4 is kept."
+    )
+
+
+def test_a_bad_last_step_or_validation_stops_before_the_epoch_is_saved():
+    for key in ("loss", "val_wrn16_loss"):
+        stop = attach(callbacks.StopOnNonFinite())
+        stop.on_epoch_begin(0)
+        with pytest.raises(callbacks.NonFiniteLossError, match="epoch 1, step 10"):
+            stop.on_epoch_end(0, LOGS | {key: float("nan")})
+
+
+def test_finite_losses_and_other_values_do_not_stop():
+    stop = attach(callbacks.StopOnNonFinite())
+    stop.on_epoch_begin(0)
+    stop.on_train_batch_end(0, LOGS | {"wrn16_gradient_ratio": float("inf")})
+    stop.on_train_batch_begin(1)
+    stop.on_epoch_end(0, LOGS)
+
+
+# metrics.csv
+
+
+def write_epochs(path, epochs, done=0):
+    callback = attach(callbacks.MetricsFile(path, done, steps_per_epoch=10))
+    for epoch in epochs:
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, LOGS | {"loss": epoch + 0.1})
+
+
+def test_a_row_per_epoch_holds_step_rates_and_metrics(tmp_path):
+    write_epochs(tmp_path / "metrics.csv", [0, 1])
+    rows = callbacks.read_metrics(tmp_path / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["10", "20"]
+    assert [float(row["loss"]) for row in rows] == [0.1, 1.1]
+    assert rows[0]["logit_learning_rate"] == "0.1"
+    assert rows[0]["feature_learning_rate"] == "2e-05"
+    assert "discriminator_learning_rate" not in rows[0]
+
+
+def test_rows_after_the_restored_epoch_are_dropped(tmp_path):
+    path = tmp_path / "metrics.csv"
+    write_epochs(path, [0, 1, 2])
+    seconds = [float(row["seconds"]) for row in callbacks.read_metrics(path)]
+    write_epochs(path, [1], done=1)
+    rows = callbacks.read_metrics(path)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["seconds"]) >= seconds[0]
+
+
+def test_a_killed_write_leaves_whole_rows(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    write_epochs(path, [0])
+    before = path.read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_epochs(path, [1], done=1)
+    assert path.read_text() == before
+
+
+# TensorBoard
+
+
+def write_summaries(folder, epochs):
+    callback = attach(tensorboard.TensorBoard(folder, 10, 64, "train.epochs = 3\n"))
+    for epoch in epochs:
+        callback.on_epoch_begin(epoch)
+        callback.on_test_begin()
+        callback.on_epoch_end(epoch, LOGS)
+    callback.on_train_end()
+
+
+def test_tensorboard_groups_by_what_is_measured_against_the_global_step(tmp_path):
+    write_summaries(tmp_path, [0, 1])
+    # A resumed run goes on in another file of the same folder.
+    write_summaries(tmp_path, [2])
+    events = EventAccumulator(str(tmp_path), {"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert tags == {
+        "configuration",
+        "loss/all",
+        "loss/wrn16",
+        "loss/wrn16_2",
+        "accuracy/wrn16",
+        "accuracy/wrn16_2",
+        "accuracy/wrn16_validation",
+        "accuracy/wrn16_2_validation",
+        "accuracy/ensemble",
+        "accuracy/ensemble_validation",
+        "accuracy/mean",
+        "discriminator_real/wrn16_2",
+        "gradient_ratio/wrn16_2",
+        "learning_rate/logit",
+        "learning_rate/feature",
+        "speed/images_per_second",
+    }
+    assert [event.step for event in events.Tensors("loss/all")] == [10, 20, 30]
+    text = events.Tensors("configuration")[0].tensor_proto.string_val[0]
+    assert b"train.epochs = 3" in text
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def show(stream, epochs=3, first=0):
+    callback = attach(progress.Progress(stream), epochs=epochs)
+    for epoch in range(first, epochs):
+        callback.on_epoch_begin(epoch)
+        for batch in range(10):
+            callback._drawn = 0.0
+            callback.on_train_batch_end(batch, LOGS)
+        callback.on_epoch_end(epoch, LOGS)
+    return stream.getvalue()
+
+
+def test_a_log_file_gets_one_line_per_epoch_with_every_network():
+    lines = show(io.StringIO()).splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines, start=1):
+        assert line.startswith(f"epoch {number}/3  loss 1.500  accuracy")
+        # Of the validation, not of training.
+        assert "wrn16_2 40.0%  wrn16 30.0%  ensemble 45.0%" in line
+    assert re.search(r"\d+s left$", lines[0])
+    assert re.search(r"\d+s in all$", lines[-1])
+
+
+def test_a_terminal_gets_a_bar_that_is_drawn_over():
+    text = show(Terminal(), epochs=1)
+    assert text.count("\n") == 1
+    bars = re.findall(r"\r\S+ 1/1  \[(=*) *\]", text)
+    assert [len(bar) for bar in bars] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+
+
+def test_a_late_thread_does_not_turn_the_bar_back():
+    stream = Terminal()
+    callback = attach(progress.Progress(stream))
+    callback.on_epoch_begin(0)
+    callback.on_train_batch_end(5, LOGS)
+    shown = stream.getvalue()
+    callback._drawn = 0.0
+    late = threading.Thread(target=callback.on_train_batch_end, args=(4, LOGS))
+    late.start()
+    late.join()
+    assert stream.getvalue() == shown
+
+
+def test_time_left_counts_the_epochs_of_this_process(monkeypatch):
+    clock = iter([0.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    callback = attach(progress.Progress(stream), epochs=10)
+    callback.on_epoch_begin(5)
+    callback.on_epoch_end(5, LOGS)
+    # One epoch in 20 seconds, four to go.
+    assert stream.getvalue().endswith("1m 20s left\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.4, "59s"), (60, "1m 00s"), (3599, "59m 59s"), (7500, "2h 05m")],
+)
+def test_durations_are_for_people(seconds, text):
+    assert progress.duration(seconds) == text
