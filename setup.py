@@ -37,7 +37,7 @@ REQUIREMENTS = [
 ]
 
 LITERT = ["ai-edge-litert>=2.1,<3"]
-ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.16.1,<2"]
+ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.17,<2"]
 
 TEST = [
     "hypothesis>=6.130,<7",
