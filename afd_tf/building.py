@@ -118,12 +118,13 @@ def tap_all(networks, layers, tap):
             f"one for each of the {len(networks)} networks. Received: tap={layers!r}."
         )
     taps = tuple(tap(n, layer) for n, layer in zip(networks, layers, strict=True))
+    pairs = list(zip(networks, taps, strict=True))
     for what, attribute in (
         ("numbers of classes", "num_classes"),
         ("input shapes", "input_shape"),
     ):
-        values = {n.name: getattr(t, attribute) for n, t in zip(networks, taps)}
-        if len({getattr(t, attribute) for t in taps}) > 1:
+        values = [(n.name, getattr(t, attribute)) for n, t in pairs]
+        if len({value for _, value in values}) > 1:
             raise ValueError(
                 "Invalid value for argument `networks`. Expected networks that see the "
                 f"same images and classes. Received different {what}: {values}."
@@ -159,8 +160,8 @@ def wire(method, taps, topology, kl_topology, transfers, discriminators):
     transfers = made if transfers is None else list(transfers)
     if len(transfers) != len(made):
         raise ValueError(
-            f"Invalid value for argument `transfers`. Expected {len(made)} layers (None "
-            f"where a map needs none). Received: {len(transfers)}."
+            f"Invalid value for argument `transfers`. Expected {len(made)} layers "
+            f"(None where a map needs none). Received: {len(transfers)}."
         )
     # StatelessScope: a dry run must not move the statistics of anybody's layer.
     with keras.StatelessScope():

@@ -49,7 +49,7 @@ class CompiledParts:
     user_metrics: list
 
     def ratio_due(self, iterations):
-        """Whether this step computes the gradient ratio: every n-th and an epoch's first."""
+        """Whether to compute the gradient ratio: every n-th step, an epoch's first."""
         names = [n for n in self.train_metrics.names if n.endswith("_gradient_ratio")]
         if not names:
             return tf.constant(False)

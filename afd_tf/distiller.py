@@ -1,8 +1,5 @@
 """The model that trains several networks together."""
 
-import contextlib
-import inspect
-
 import keras
 
 from afd_tf import building, compiling, evaluation, fitting, methods
@@ -12,7 +9,7 @@ from afd_tf.summary import summarize
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
-class OnlineDistiller(keras.Model):
+class OnlineDistiller(fitting.Fitting):
     """Train K >= 2 image classifiers together so that each learns from the others.
 
     One step makes the logit-based update of all networks (E1), then updates all
@@ -36,11 +33,11 @@ class OnlineDistiller(keras.Model):
         kl_weight: float >= 0, factor on the KL term of E1. Default 1.
         feature_weight: float >= 0, factor on the feature-map-based loss. Default 1.
         kl_topology: topology of the KL term alone. Default None: `topology`.
-        forward: "shared" (default): E1 and E3 share one forward pass, both gradients are
-            taken at the weights before the logit update. "fresh": maps are computed
+        forward: "shared" (default): E1 and E3 share one forward pass, both gradients
+            are taken at the weights before the logit update. "fresh": maps are computed
             again after the logit update, the literal order of the paper.
-        ensemble: "probabilities" (default: mean of softmax outputs) or "logits" (softmax
-            of the mean of logits).
+        ensemble: "probabilities" (default: mean of softmax outputs) or "logits"
+            (softmax of the mean of logits).
         discriminators: list with a model per network that maps a transferred map to
             `(batch, 1)` in (0, 1). Default None: made by the method.
         transfers: list of layers, or None entries, in the form the method makes them.
@@ -51,7 +48,6 @@ class OnlineDistiller(keras.Model):
         ValueError: if the networks cannot learn from each other; the message says why.
 
     Example:
-
     ```python
     small = afd_tf.networks.resnet(20, num_classes=100)
     large = afd_tf.networks.wide_resnet(16, 2, num_classes=100)
@@ -106,14 +102,13 @@ class OnlineDistiller(keras.Model):
         self.networks = networks
         self.transfers = [layer for layer in wiring.transfers if layer is not None]
         self.discriminators = all_discriminators
-        # Plain objects: Keras saves what it tracks, and taps share the networks' layers.
+        # Plain objects: Keras saves what it tracks; taps share layers with networks.
         self._wiring = wiring
         self._own_layers = building.OwnLayers(
-            wiring.transfers if transfers is not None else None,
+            list(wiring.transfers) if transfers is not None else None,
             all_discriminators if discriminators is not None else None,
         )
         self._compiled_parts = None
-        self._evaluating = False
         self.total_steps = self.add_weight(
             name="total_steps", dtype="int64", initializer="zeros", trainable=False
         )
@@ -258,7 +253,7 @@ class OnlineDistiller(keras.Model):
         parts = self._compiled_parts
         if parts is None:
             return []
-        own = parts.test_metrics if self._evaluating else parts.train_metrics
+        own = parts.test_metrics if self.evaluating else parts.train_metrics
         return [own, *(metric for each in parts.user_metrics for metric in each)]
 
     @property
@@ -266,64 +261,8 @@ class OnlineDistiller(keras.Model):
         """Whether `compile` was told the total number of steps."""
         return self._compiled_parts.arguments["total_steps"] is not None
 
-    def fit(self, *args, **kwargs):
-        """Train as `keras.Model.fit` does, with its arguments.
-
-        The number of steps ahead sets the schedules; a data set of `afd_tf.data` is told
-        the epoch. A `LearningRateScheduler` or `ReduceLROnPlateau` callback takes the
-        logit optimizer's learning rate over from the schedule.
-
-        Raises:
-            ValueError: if a label is out of range, images have another shape, or the
-                length of training is unknown and a schedule needs it.
-        """
-        self._assert_compile_called("fit")
-        bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        arguments = bound.arguments
-        if not fitting.can_shuffle(arguments.get("x")):
-            # Keras warns that it cannot shuffle what shuffles itself.
-            arguments.setdefault("shuffle", False)
-        callbacks = arguments.get("callbacks")
-        self._suspend_schedule(fitting.drives_learning_rate(callbacks))
-        arguments["callbacks"] = fitting.with_callback(
-            callbacks,
-            fitting.TrainingLength(
-                arguments.get("initial_epoch", 0), arguments.get("x")
-            ),
-        )
-        with fitting.readable_errors():
-            return super().fit(*bound.args, **bound.kwargs)
-
-    def _suspend_schedule(self, suspended):
-        if self.phases.logit.suspended != suspended:
-            self.phases.logit.suspended = suspended
-            self.train_function = None
-
-    def evaluate(self, *args, **kwargs):
-        """Evaluate as `keras.Model.evaluate` does, with its arguments.
-
-        Nothing but metrics changes: batch statistics, discriminators and optimizers are
-        not touched.
-        """
-        with self._evaluation(), fitting.readable_errors():
-            return super().evaluate(*args, **kwargs)
-
-    def test_on_batch(self, *args, **kwargs):
-        with self._evaluation(), fitting.readable_errors():
-            return super().test_on_batch(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _evaluation(self):
-        # Training metrics outlive an evaluation within `fit`, and each step returns
-        # exactly the metrics of its kind.
-        before, self._evaluating = self._evaluating, True
-        try:
-            yield
-        finally:
-            self._evaluating = before
-
     def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
-        """Print networks, taps, parameters, discriminators, transfers and optimizers."""
+        """Print networks, taps, the layers between them and the optimizers."""
         del line_length, positions, kwargs
         (print_fn or print)(summarize(self))
 
@@ -346,7 +285,7 @@ class OnlineDistiller(keras.Model):
         config["names"] = list(self.network_names)
         config["tap"] = [tap.layer_name for tap in self.taps]
         config["discriminators"] = own.discriminators
-        config["transfers"] = own.transfers and list(own.transfers)
+        config["transfers"] = own.transfers
         return {
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

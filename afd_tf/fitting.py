@@ -1,6 +1,7 @@
 """What `fit` adds to Keras': the length of training, and errors a person can read."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -38,8 +39,8 @@ class TrainingLength(keras.callbacks.Callback):
         if not steps:
             raise ValueError(
                 "The learning-rate schedules are fractions of training, and the number "
-                "of steps of this data set is unknown. Pass `steps_per_epoch=` to fit(), "
-                "`total_steps=` to compile(), or compile() without schedules "
+                "of steps of this data set is unknown. Pass `steps_per_epoch=` to "
+                "fit(), `total_steps=` to compile(), or compile() without schedules "
                 "(logit_schedule=None, feature_schedule=None, "
                 "discriminator_schedule=None)."
             )
@@ -88,3 +89,72 @@ def readable_errors():
                 message = line[line.index(LABEL_ERROR) :].strip(" '\"]")
                 raise ValueError(message) from None
         raise
+
+
+class Fitting(keras.Model):
+    """A model with `phases` (see `afd_tf.step`), whose schedules know their length.
+
+    Attributes:
+        evaluating: bool, whether the step that runs is one of evaluation.
+    """
+
+    evaluating = False
+
+    def fit(self, *args, **kwargs):
+        """Train as `keras.Model.fit` does, with its arguments.
+
+        The number of steps ahead sets the schedules; a data set of `afd_tf.data` is
+        told the epoch. A `LearningRateScheduler` or `ReduceLROnPlateau` callback takes
+        the logit optimizer's learning rate over from the schedule.
+
+        Raises:
+            ValueError: if a label is out of range, images have another shape, or the
+                length of training is unknown and a schedule needs it.
+        """
+        self._assert_compile_called("fit")
+        bound = inspect.signature(super().fit).bind(*args, **kwargs)
+        arguments = bound.arguments
+        if not can_shuffle(arguments.get("x")):
+            # Keras warns that it cannot shuffle what shuffles itself.
+            arguments.setdefault("shuffle", False)
+        callbacks = arguments.get("callbacks")
+        self._suspend_schedule(drives_learning_rate(callbacks))
+        arguments["callbacks"] = with_callback(
+            callbacks,
+            TrainingLength(arguments.get("initial_epoch", 0), arguments.get("x")),
+        )
+        with readable_errors():
+            return super().fit(*bound.args, **bound.kwargs)
+
+    def _suspend_schedule(self, suspended):
+        if self.phases.logit.suspended != suspended:
+            self.phases.logit.suspended = suspended
+            self.train_function = None
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluate as `keras.Model.evaluate` does, with its arguments.
+
+        Nothing but metrics changes: batch statistics, discriminators and optimizers are
+        not touched.
+        """
+        with self._evaluation(), readable_errors():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._evaluation(), readable_errors():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _evaluation(self):
+        # Training metrics outlive an evaluation within `fit`, and each step returns
+        # exactly the metrics of its kind.
+        before, self.evaluating = self.evaluating, True
+        try:
+            yield
+        finally:
+            self.evaluating = before
+
+
+# What editors and `help` show; the wrapper passes everything on.
+Fitting.fit.__signature__ = inspect.signature(keras.Model.fit)
+Fitting.evaluate.__signature__ = inspect.signature(keras.Model.evaluate)

@@ -25,8 +25,8 @@ class StepMetrics(keras.metrics.Metric):
         """Add one step.
 
         Args:
-            values: dict from each of `names` to `(total, count)`, float scalars: the sum
-                over examples and their number.
+            values: dict from each of `names` to `(total, count)`, float scalars: the
+                sum over examples and their number.
         """
         totals, counts = zip(*(values[name] for name in self.names), strict=True)
         self.totals.assign_add(tf.stack([tf.cast(t, tf.float32) for t in totals]))
@@ -103,8 +103,8 @@ def for_each_network(metrics, network_names):
             metric = keras.metrics.get(metric)
             if not isinstance(metric, keras.metrics.Metric):
                 raise TypeError(
-                    "Invalid value for argument `metrics`. Expected keras.metrics.Metric "
-                    "objects or names of such, e.g. "
+                    "Invalid value for argument `metrics`. Expected "
+                    "keras.metrics.Metric objects or names of such, e.g. "
                     "keras.metrics.SparseTopKCategoricalAccuracy(5). Received: "
                     f"metrics={metrics!r}."
                 )

@@ -4,6 +4,7 @@ A schedule is called with the step and the total number of steps and gives the f
 on the optimizer's base learning rate, so that one definition serves any length of run.
 """
 
+import abc
 import math
 
 import keras
@@ -16,23 +17,23 @@ def _register(cls):
     return keras.saving.register_keras_serializable(package="afd_tf")(cls)
 
 
-class Schedule:
+class Schedule(abc.ABC):
     """Factor on a base learning rate as a function of the fraction of training done."""
 
-    def factor(self, progress):
+    @abc.abstractmethod
+    def factor(self, progress) -> tf.Tensor:
         """Return the factor, a float64 scalar tensor.
 
         Args:
             progress: float64 scalar tensor in [0, 1].
         """
-        raise TypeError(f"{type(self).__name__} does not define `factor(progress)`.")
 
     def __call__(self, step, total_steps):
         """Return the factor for one step.
 
         Args:
             step: int scalar, steps done before this one: 0 for the first.
-            total_steps: int scalar; 0 means unknown and counts as the start of training.
+            total_steps: int scalar; 0 means unknown: the start of training.
 
         Returns:
             float32 scalar tensor.
@@ -59,7 +60,6 @@ class StepDecay(Schedule):
         factor: float, applied once for each boundary passed.
 
     Example:
-
     ```python
     # x0.1 from step 150 of 300 on, x0.01 from step 225 on
     schedule = afd_tf.schedules.StepDecay(boundaries=(0.5, 0.75), factor=0.1)

@@ -66,8 +66,8 @@ class TrainStep:
             ratio_due: bool scalar tensor, whether to compute the gradient ratio.
 
         Returns:
-            List of float32 logits `(batch, classes)` per network, and a dict from metric
-            to `(total, count)`.
+            List of float32 logits `(batch, classes)` per network, and a dict from
+            metric to `(total, count)`.
         """
         batch = tf.shape(images)[0]
         count = tf.cast(batch, tf.float32)

@@ -41,8 +41,8 @@ def sgd(rate):
 def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None, **kw):
     """Return a compiled distiller with plain SGD and no decay, run eagerly.
 
-    Tracing a step takes longer than a few eager ones, and both give the same weights, as
-    `distiller_fit_test.py` shows.
+    Tracing a step takes longer than a few eager ones, and both give the same
+    weights, as `distiller_fit_test.py` shows.
     """
     networks = networks or [network(4), network(4)]
     method = afd() if method == "afd" else method

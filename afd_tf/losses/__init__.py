@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors; each returns nats or squared units per example."""
+"""Losses as pure functions of tensors; each gives one value per example."""
 
 from afd_tf.losses.adversarial import discriminator_loss, generator_loss
 from afd_tf.losses.alignment import l1, l2

@@ -1,4 +1,4 @@
-"""Direct alignment of feature maps: what the paper compares the adversarial loss with."""
+"""Direct alignment of feature maps, to which the paper compares its own loss."""
 
 from keras import ops
 

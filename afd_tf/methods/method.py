@@ -1,5 +1,6 @@
 """What a method is made of, and the registry of methods by name."""
 
+import abc
 import dataclasses
 import inspect
 
@@ -10,7 +11,7 @@ from afd_tf.naming import lookup, nearest
 _METHODS = {}
 
 
-class FeatureObjective:
+class FeatureObjective(abc.ABC):
     """How networks exchange knowledge through their feature maps.
 
     The distiller asks an objective for layers once and for losses at every step. A
@@ -26,7 +27,8 @@ class FeatureObjective:
     joins_logit_loss = False
     adversarial = False
 
-    def make_transfers(self, map_shapes, sources):
+    @abc.abstractmethod
+    def make_transfers(self, map_shapes, sources) -> list:
         """Create the transfer layers.
 
         Args:
@@ -36,13 +38,13 @@ class FeatureObjective:
         Returns:
             List of built Keras layers, or None where a map needs none.
         """
-        raise TypeError(f"{type(self).__name__} does not define `make_transfers`.")
 
-    def messages(self, maps, transfers, sources):
+    @abc.abstractmethod
+    def messages(self, maps, transfers, sources) -> list:
         """Return the messages, a list of tensors `(batch, height, width, channels)`."""
-        raise TypeError(f"{type(self).__name__} does not define `messages`.")
 
-    def losses(self, messages, maps, sources, discriminators):
+    @abc.abstractmethod
+    def losses(self, messages, maps, sources, discriminators) -> list:
         """Return one float32 tensor `(batch,)` per network: what it minimises.
 
         Args:
@@ -51,16 +53,16 @@ class FeatureObjective:
             sources: tuple of tuples of int.
             discriminators: list of Keras models, empty without an adversarial loss.
         """
-        raise TypeError(f"{type(self).__name__} does not define `losses`.")
 
-    def make_discriminators(self, message_shapes):
+    def make_discriminators(self, message_shapes) -> list:
         """Create one discriminator per network; an empty list where none is needed."""
         del message_shapes
         return []
 
-    def judge(self, messages, sources, discriminators):
-        """Let the discriminators judge; returns per network `(real, own)`."""
-        raise TypeError(f"{type(self).__name__} does not define `judge`.")
+    def judge(self, messages, sources, discriminators) -> list:
+        """Let the discriminators judge; return `(real, own)` per network."""
+        del messages, sources, discriminators
+        return []
 
     def get_config(self):
         return {}
