@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -53,6 +54,30 @@ class TrainingLength(keras.callbacks.Callback):
             self._position.assign(epoch)
 
 
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar with the loss, accuracies and the user's metrics alone.
+
+    With two networks there are over 25 metrics; history and callbacks get them all.
+    """
+
+    _DETAILS = re.compile(
+        r".+_(loss|cross_entropy|kl|gradient_ratio|discriminator_(real|own|accuracy))"
+    )
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._shown(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, self._shown(logs))
+
+    def _shown(self, logs):
+        return {
+            name: value
+            for name, value in (logs or {}).items()
+            if name == "val_loss" or not self._DETAILS.fullmatch(name)
+        }
+
+
 def can_shuffle(data):
     """Whether Keras shuffles this kind of data: arrays and its own data sets."""
     arrays = (np.ndarray, tf.Tensor, keras.utils.PyDataset, list, tuple, dict)
@@ -67,15 +92,18 @@ def drives_learning_rate(callbacks):
     return any(isinstance(callback, _RATE_DRIVERS) for callback in callbacks)
 
 
-def with_callback(callbacks, callback):
-    """Return the user's callbacks with one more, first."""
+def with_own(callbacks, length, verbose):
+    """Return the user's callbacks with ours: the length of training, a progress bar."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, callback)
-        callback.set_model(callbacks._model)
+        callbacks.callbacks.insert(0, length)
+        length.set_model(callbacks.model)
         return callbacks
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
-    return [callback, *(callbacks or ())]
+    own = [length, *(callbacks or ())]
+    if verbose and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in own):
+        own.append(ProgressBar())
+    return own
 
 
 @contextlib.contextmanager
@@ -119,9 +147,10 @@ class Fitting(keras.Model):
             arguments.setdefault("shuffle", False)
         callbacks = arguments.get("callbacks")
         self._suspend_schedule(drives_learning_rate(callbacks))
-        arguments["callbacks"] = with_callback(
+        arguments["callbacks"] = with_own(
             callbacks,
             TrainingLength(arguments.get("initial_epoch", 0), arguments.get("x")),
+            verbose=arguments.get("verbose", "auto"),
         )
         with readable_errors():
             return super().fit(*bound.args, **bound.kwargs)

@@ -59,6 +59,15 @@ def test_fit_reports_every_metric_with_exactly_its_name():
     assert all(len(values) == 2 for values in history.history.values())
 
 
+def test_the_progress_bar_shows_accuracies_and_not_every_metric(capsys):
+    named().fit(dataset(), validation_data=dataset(), epochs=2, verbose=2)
+    shown = capsys.readouterr().out
+    for name in ("loss", "val_loss", "a_accuracy", "val_ensemble_accuracy"):
+        assert f" {name}: " in shown
+    for name in ("a_loss", "a_kl", "b_discriminator_real", "a_gradient_ratio"):
+        assert name not in shown
+
+
 def test_epoch_metrics_are_means_over_the_whole_ragged_epoch():
     model = named()
     model.train_on_batch(*tiny.batch())
