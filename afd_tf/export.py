@@ -87,8 +87,9 @@ def export(
             `(batch, height, width, channels)` and one output `(batch, classes)`.
         path: A folder that is missing or empty for `"saved_model"`, else a file that
             does not exist, ending as `suffix(format)` says.
-        format: `"saved_model"`: `tf.saved_model.load(path).serve(images)` takes one
-            float32 tensor and gives logits; also served as `serving_default`.
+        format: `"saved_model"`: `loaded = tf.saved_model.load(path)` and then
+            `loaded.serve(images)` takes one float32 tensor and gives logits; also
+            served as `serving_default`. TensorFlow wants `loaded` kept while it is used.
             `"keras"`: for `keras.models.load_model(path)`, made of stock layers only.
             `"litert"` and `"onnx"` need the optional requirements of that name.
         preprocessing: What a user of the file must know to feed it (`mean`, `std`,
@@ -115,7 +116,7 @@ def export(
     _check_network(network)
     path = _check_target(Path(path), kind)
     described = _described(preprocessing)
-    reference = _in_float32(network)
+    reference = _plain(network)
 
     with _workspace(path) as workspace:
         draft = workspace / path.name
@@ -253,9 +254,14 @@ def _preprocessing_file(path: Path, *, folder: bool) -> Path:
     return path.with_suffix(f".{_PREPROCESSING}")
 
 
-def _in_float32(network: keras.Model) -> keras.Model:
-    """Return the network itself, or its copy in float32 if it computes in another."""
-    if all(layer.compute_dtype == "float32" for layer in network._flatten_layers()):
+def _plain(network: keras.Model) -> keras.Model:
+    """Return the network, or a copy of it that computes in float32 on one device."""
+    float32 = all(
+        layer.compute_dtype == "float32" for layer in network._flatten_layers()
+    )
+    # Mirrored variables would be written once per replica.
+    mirrored = any(hasattr(weight.value, "values") for weight in network.weights)
+    if float32 and not mirrored:
         return network
 
     def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -146,6 +146,23 @@ def test_network_trained_in_mixed_precision_is_written_in_float32(format, tmp_pa
     assert mixed.layers[1].compute_dtype == "bfloat16"
 
 
+@pytest.mark.multi_device
+def test_network_trained_on_two_devices_is_written_once(tmp_path):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        network = small_network(classes=3000)
+
+    report = export(network, tmp_path / "net")
+
+    images = some_images()
+    loaded = tf.saved_model.load(str(report.path))
+    np.testing.assert_allclose(
+        loaded.serve(images), network(images), rtol=1e-5, atol=1e-5
+    )
+    weights = 4 * network.count_params()
+    data = next((tmp_path / "net" / "variables").glob("variables.data*"))
+    assert weights <= data.stat().st_size < 1.2 * weights
+
+
 def test_nested_and_sequential_networks_are_exported(tmp_path):
     inner = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, dtype="mixed_bfloat16")]
