@@ -89,7 +89,7 @@ def export(
             does not exist, ending as `suffix(format)` says.
         format: `"saved_model"`: `loaded = tf.saved_model.load(path)` and then
             `loaded.serve(images)` takes one float32 tensor and gives logits; also
-            served as `serving_default`. TensorFlow wants `loaded` kept while it is used.
+            served as `serving_default`. Keep `loaded` for as long as it is used.
             `"keras"`: for `keras.models.load_model(path)`, made of stock layers only.
             `"litert"` and `"onnx"` need the optional requirements of that name.
         preprocessing: What a user of the file must know to feed it (`mean`, `std`,
