@@ -118,6 +118,7 @@ class Phase:
         ):
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.variables)
+        _load_all_or_nothing(self.optimizer)
         rate = ops.convert_to_numpy(self.optimizer.learning_rate)
         self.base_learning_rate = float(rate)
         # True while a callback sets the learning rate in place of the schedule.
@@ -205,6 +206,23 @@ def _in_this_strategy(optimizer):
     if optimizer.built or not tf.distribute.has_strategy():
         return optimizer
     return type(optimizer).from_config(optimizer.get_config())
+
+
+def _load_all_or_nothing(optimizer):
+    """Make loading a state that does not fit an error; Keras warns and starts anew."""
+    load = optimizer.load_own_variables
+
+    def load_own_variables(store):
+        if len(store.keys()) != len(optimizer.variables):
+            raise ValueError(
+                f"The state of optimizer '{optimizer.name}' does not fit: "
+                f"{len(store.keys())} variables are saved, it has "
+                f"{len(optimizer.variables)}. Compile the model as it was compiled "
+                "when it was saved."
+            )
+        load(store)
+
+    optimizer.load_own_variables = load_own_variables
 
 
 def check_ownership(trainable_variables, phases):

@@ -210,6 +210,8 @@ class TrainStep:
 
         def ratio(tap):
             ids = [id(v) for v in tap.extractor_variables]
+            if not ids:  # a frozen network
+                return tf.constant(0.0)
             return tf.math.divide_no_nan(
                 tf.linalg.global_norm([feature[i] for i in ids]) * scale,
                 tf.linalg.global_norm([logit[i] for i in ids]),

@@ -178,6 +178,27 @@ def test_a_saved_distiller_goes_on_as_if_never_saved(tmp_path, compiled):
     assert [p.base_learning_rate for p in loaded.phases] == pytest.approx(rates)
 
 
+def test_weights_of_another_optimizer_are_refused_not_reset(tmp_path):
+    models = [OnlineDistiller([tiny.network(), tiny.network()], "dml") for _ in "ab"]
+    models[0].compile(run_eagerly=True)
+    models[0].train_on_batch(*tiny.batch())
+    models[0].save_weights(tmp_path / "a.weights.h5")
+    models[1].compile(keras.optimizers.Adam(0.1))
+    with pytest.raises(ValueError, match="does not fit"):
+        models[1].load_weights(tmp_path / "a.weights.h5")
+
+
+def test_a_frozen_network_is_a_source_that_stays_as_it_is():
+    networks = [tiny.network(normalization=True), tiny.network()]
+    networks[0].trainable = False
+    before = networks[0].get_weights()
+    model = tiny.distiller(networks, names=["a", "b"])
+    logs = model.train_on_batch(*tiny.batch(), return_dict=True)
+    for expected, actual in zip(before, networks[0].get_weights()):
+        np.testing.assert_array_equal(actual, expected)
+    assert logs["b_gradient_ratio"] > 0
+
+
 def test_own_discriminators_and_transfers_are_used_saved_and_loaded(tmp_path):
     def judge():
         return keras.Sequential(
