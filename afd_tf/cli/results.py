@@ -16,10 +16,8 @@ def _execute(values, arguments, argv):
         raise ValueError("Expected at least one run directory. See afd-results --help.")
     for argument in arguments:
         if not Path(argument).is_dir():
-            raise ValueError(
-                f"No such directory: {argument!r}. Expected runs, as runs/*."
-            )
-    from afd_tf.training.comparison import compare
+            raise ValueError(f"Expected a run directory. Received: {argument!r}.")
+    from afd_tf.training.tables import compare
 
     table, remarks = compare(arguments)
     if table:

@@ -11,8 +11,8 @@ _OPTIMIZERS = ("optimizer", "feature_optimizer", "discriminator_optimizer")
 class Checkpoints:
     """Save and restore a distiller's complete state, epoch by epoch.
 
-    Every variable is stored under the name of its part, its place and its path in it, so
-    that a checkpoint that does not fit is found out and is never loaded in part.
+    Every variable is stored under the name of its part, its place and its path in it,
+    so that a checkpoint that does not fit is found out and is never loaded in part.
 
     Args:
         directory: path.
@@ -87,10 +87,12 @@ def _restore(checkpoint, path):
         status = checkpoint.restore(path)
         # What we hold must all be there; what we do not hold is the caller's concern.
         status.assert_existing_objects_matched()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    except Exception as error:
+        # TensorFlow's readers raise whatever the damage leads to.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"Checkpoint {path} cannot be loaded: it is damaged, or of networks other "
-            f"than those configured. Nothing was reset. ({str(error).splitlines()[0]})"
+            f"than those configured. Nothing was reset. ({reason[:200]})"
         ) from error
     return status
 

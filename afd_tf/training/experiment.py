@@ -204,6 +204,8 @@ def build(
                 f"Invalid value for argument `{name}`. Expected an int >= 1. "
                 f"Received: {name}={value!r}."
             )
+    if not isinstance(networks, list | tuple):
+        raise _no_networks(networks)
     method = methods.get(method, **(method_options or {}))
     train_data, evaluation, info = load_data(
         dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
@@ -221,16 +223,20 @@ def build(
 _BUILD_ARGUMENTS = tuple(inspect.signature(build).parameters)
 
 
+def _no_networks(received):
+    return TypeError(
+        "Invalid value for argument `networks`. Expected a list of names or of "
+        "callables, e.g. ['resnet20', 'wrn16_2'] or [@resnet20/resnet, "
+        f"@wrn16_2/wide_resnet] without parentheses. Received: {received!r}."
+    )
+
+
 def build_network(network, num_classes, input_shape):
     """Build one of `train`'s `networks` for a number of classes and an image shape."""
     if isinstance(network, str):
         return afd_networks.build(network, num_classes, tuple(input_shape))
     if not callable(network):
-        raise TypeError(
-            "Invalid value for argument `networks`. Expected a list of names or of "
-            "callables, e.g. ['resnet20', 'wrn16_2'] or [@resnet20/resnet, "
-            f"@wrn16_2/wide_resnet] without parentheses. Received: {network!r}."
-        )
+        raise _no_networks(network)
     return network(num_classes=num_classes, input_shape=tuple(input_shape))
 
 

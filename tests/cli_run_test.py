@@ -1,0 +1,180 @@
+"""The commands on one run: train, evaluate, export, results."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from afd_tf import data
+from afd_tf.cli import evaluate, export, results, train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--gin_param=train.epochs = 2", "--gin_param=train.batch_size = 128"]
+    assert train.main([*arguments, f"--workdir={path}"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    assert export.main([f"--workdir={run}"]) == 0
+    return run / "export" / "resnet8"
+
+
+def python(*arguments):
+    """Run Python as a user would, with nothing set to make TensorFlow quiet."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(data.__file__).parents[2])}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+def recorded(run):
+    return json.loads((run / "results.json").read_text())
+
+
+def files(folder):
+    return sorted(str(path) for path in Path(folder).rglob("*"))
+
+
+def test_evaluate_gives_the_results_of_the_run(run, capsys):
+    before = files(run)
+    assert evaluate.main([f"--workdir={run}"]) == 0
+    output = capsys.readouterr().out
+    assert "epoch 2 on 359 images of digits (test)" in output
+    for name, network in recorded(run)["networks"].items():
+        assert re.search(
+            rf"{name} +{network['parameters']:,} +{100 * network['accuracy']:.2f} +"
+            rf"{network['loss']:.4f}",
+            output,
+        )
+    assert f"{100 * recorded(run)['ensemble']['accuracy']:.2f}" in output
+    assert files(run) == before
+
+
+def test_the_smallest_network_is_exported_alone(run, exported, capsys):
+    loaded = tf.saved_model.load(str(exported))
+    count = sum(int(tf.size(variable)) for variable in loaded.variables)
+    assert count == recorded(run)["networks"]["resnet8"]["parameters"]
+    preprocessing = json.loads(
+        (exported / "assets.extra" / "preprocessing.json").read_text()
+    )
+    _, _, info = data.load("digits", 64)
+    assert preprocessing["dataset"] == "digits"
+    assert preprocessing["mean"] == pytest.approx(info.mean)
+    assert preprocessing["class_names"] == list(info.class_names)
+    assert preprocessing["epoch"] == 2
+
+
+def test_an_export_evaluates_as_its_network_did(run, exported, capsys):
+    assert evaluate.main([f"--model={exported}", "--batch_size=100"]) == 0
+    expected = recorded(run)["networks"]["resnet8"]
+    output = capsys.readouterr().out
+    assert "359 images of digits" in output
+    line = output.splitlines()[-1].split()
+    assert line[:2] == ["resnet8", f"{100 * expected['accuracy']:.2f}"]
+    assert float(line[2]) == pytest.approx(expected["loss"], abs=2e-4)
+
+
+def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, capsys):
+    output = tmp_path / "a.keras"
+    arguments = ["--network=resnet20", "--format=keras", f"--output={output}"]
+    assert export.main([f"--workdir={run}", *arguments]) == 0
+    assert "270,810 parameters" in capsys.readouterr().out
+    assert output.is_file()
+
+
+def test_results_are_tabled_with_what_is_missing(run, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    assert results.main([str(run), str(tmp_path / "notes")]) == 0
+    output = capsys.readouterr().out
+    accuracy = recorded(run)["networks"]["resnet20"]["accuracy"]
+    assert re.search(rf"resnet20 +270,810 +{100 * accuracy:.2f}", output)
+    assert f"{tmp_path / 'notes'}: not a run" in output
+
+
+def test_results_need_no_tensorflow(run):
+    code = (
+        "import sys; from afd_tf.cli import results; "
+        f"assert results.main([{str(run)!r}]) == 0; "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0
+    assert "resnet8" in done.stdout
+
+
+@pytest.mark.parametrize("command", [evaluate, export, results])
+def test_help_is_short_and_of_our_flags_only(capsys, command):
+    assert command.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: {command.COMMAND.name}")
+    assert len(lines) < 30
+
+
+def test_an_export_that_exists_is_not_overwritten(run, exported, capsys):
+    before = {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
+    assert export.main([f"--workdir={run}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "exists" in error
+    assert before == {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (export, [], "--workdir"),
+        (export, ["--workdir=RUN", "--network=resnet9"], "Did you mean 'resnet8'"),
+        (export, ["--workdir=RUN", "--format=keras2", "--output=OUT"], "'keras'"),
+        (export, ["--workdir=RUN", "--format=keras", "--output=OUT"], ".keras"),
+        (export, ["--workdir=OUT"], "with a config.gin"),
+        (evaluate, [], "either --workdir"),
+        (evaluate, ["--workdir=RUN", "--model=OUT"], "either --workdir"),
+        (evaluate, ["--workdir=OUT"], "with a config.gin"),
+        (evaluate, ["--model=OUT"], "what afd-export wrote"),
+        (evaluate, ["--model=RUN"], "what afd-export wrote"),
+        (evaluate, ["--model=EXPORT", "--dataset=digit"], "digits"),
+        (results, [], "at least one run directory"),
+        (results, ["OUT"], "Expected a run directory"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_status_2_and_nothing_left(
+    run, exported, tmp_path, capsys, command, arguments, message
+):
+    places = {"RUN": run, "OUT": tmp_path / "out", "EXPORT": exported}
+    for name, place in places.items():
+        arguments = [re.sub(rf"\b{name}$", str(place), a) for a in arguments]
+    before = files(run)
+    capsys.readouterr()
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"{command.COMMAND.name}: ")
+    assert message in error
+    assert files(run) == before
+    assert files(tmp_path) == []
+
+
+def test_a_run_without_a_finished_epoch_is_said(run, tmp_path, capsys):
+    (tmp_path / "config.gin").write_text((run / "config.gin").read_text())
+    for command, message in ((evaluate, "at least one"), (export, "has begun")):
+        assert command.main([f"--workdir={tmp_path}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_commands_run_as_modules_without_noise(tmp_path):
+    done = python("-m", "afd_tf.cli.train", "--dry_run")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = python("-m", "afd_tf.cli.train", "--gin_param=train.epoch=1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

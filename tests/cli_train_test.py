@@ -1,0 +1,228 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from afd_tf import config
+from afd_tf.cli import train
+from afd_tf.training import callbacks
+
+SMALL = [
+    "--gin_param=train.networks = ['resnet8', 'resnet8']",
+    "--gin_param=train.method = 'vanilla'",
+    "--gin_param=train.epochs = 2",
+    "--gin_param=train.batch_size = 512",
+    "--gin_param=train.tensorboard = False",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def files():
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith("afd-train: ")
+    return error
+
+
+def test_help_and_mistyped_flags_and_files_need_no_tensorflow():
+    code = """
+import sys
+from afd_tf.cli import train
+assert train.main(["--help"]) == 0
+assert train.main(["--gin_fil=x"]) == 2
+assert train.main(["--gin_file=pairings/none"]) == 2
+assert train.main(["--gin_param=import os"]) == 2
+assert "tensorflow" not in sys.modules
+"""
+    root = str(Path(config.__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help"])
+def test_help_is_short_and_of_our_flags_only(capsys, flag):
+    assert train.main([flag]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[0].startswith("usage: afd-train")
+    assert len(lines) < 40
+    assert max(map(len, lines)) <= 100
+    for name in (
+        "gin_file",
+        "gin_param",
+        "workdir",
+        "data_dir",
+        "seed",
+        "deterministic",
+        "strategy=auto|single|mirrored|multi_worker",
+        "dry_run",
+    ):
+        assert f"--{name}" in text
+    assert "flagfile" not in text
+    assert "examples:" in text
+
+
+def test_a_run_is_trained_and_not_repeated(capsys):
+    assert train.main([*SMALL, "--workdir=run"]) == 0
+    output = capsys.readouterr()
+    assert "epoch 2/2" in output.out
+    assert "resnet8_2" in output.out
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["command"].startswith("afd-train '--gin_param=train.networks")
+    assert results["epoch"] == 2
+    operative = Path("run/operative_config.gin").read_text()
+    assert "train.epochs = 2" in operative
+    assert "load_data.pad_mode = 'zero'" in operative
+    assert "StepDecay.boundaries" in operative
+    times = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    assert train.main([*SMALL, "--workdir=run"]) == 0
+    again = capsys.readouterr().out
+    assert "finished before" in again
+    assert "epoch 1/2" not in again
+    assert output.out.split("\n\n")[-1] == again.split("\n\n")[-1]
+    assert times == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    # More epochs are another configuration.
+    assert train.main([*SMALL, "--gin_param=train.epochs=3", "--workdir=run"]) == 2
+    assert "train.epochs = 2 there, 3 now" in one_line(capsys)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(capsys, monkeypatch):
+    save = callbacks.Save.on_epoch_end
+
+    def save_and_interrupt(self, epoch, logs=None):
+        save(self, epoch, logs)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Save, "on_epoch_end", save_and_interrupt)
+        assert train.main([*SMALL, "--workdir=run"]) == 130
+    error = capsys.readouterr().err
+    assert "interrupted. Continue with: afd-train " in error
+    assert "--workdir=run" in error
+    assert "Traceback" not in error
+    assert train.main([*SMALL, "--workdir=run"]) == 0
+    output = capsys.readouterr().out
+    assert "Continuing run after epoch 1 of 2." in output
+    assert "epoch 1/2" not in output
+    assert "epoch 2/2" in output
+
+
+def test_an_interruption_before_the_first_epoch_ends_leaves_nothing(
+    capsys, monkeypatch
+):
+    def interrupt(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.MetricsFile, "on_epoch_begin", interrupt)
+    assert train.main([*SMALL, "--workdir=runs/run"]) == 130
+    assert "Nothing is left. Start with: afd-train" in capsys.readouterr().err
+    assert files() == []
+
+
+def test_flags_win_over_parameters_and_files(capsys):
+    Path("own.gin").write_text("train.seed = 1\ntrain.strategy = 'mirrored'\n")
+    arguments = [*SMALL, "--gin_file=own.gin", "--gin_param=train.seed = 2"]
+    flags = ["--seed=3", "--deterministic", "--strategy=single", "--dry_run"]
+    seen = {}
+
+    def call(name, **kwargs):
+        seen.update(config.settings(), **kwargs)
+
+    original, config.call = config.call, call
+    try:
+        assert train.main([*arguments, *flags]) == 0
+    finally:
+        config.call = original
+    assert seen["seed"] == 3
+    assert seen["deterministic"] is True
+    assert seen["strategy"] == "single"
+    assert str(seen["workdir"]) == "runs/own-3"
+
+
+def test_without_flags_the_embedded_pairing_is_described(capsys):
+    assert train.main(["--dry_run"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("resnet8 75,482 feature_map 4x4x64 resnet20", "discriminators: 2"):
+        assert part in text
+    assert files() == []
+
+
+def test_gin_is_left_clean():
+    assert train.main([*SMALL, "--dry_run"]) == 0
+    assert config.gin.config_str() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdirr=x"], "Did you mean: workdir"),
+        (["--seed=a"], "--seed=a"),
+        (["--seed=-1"], "`seed`"),
+        (["--strategy=many"], "--strategy=many"),
+        (["--strategy=multi_worker"], "not available yet"),
+        (["surplus"], "Unexpected argument 'surplus'"),
+        (
+            ["--gin_file=pairings/digits_resnet8_resnet21"],
+            "digits_resnet8_resnet20.gin",
+        ),
+        (["--gin_param=import os"], "no import statement"),
+        (["--gin_param=train.epoch = 1"], "Did you mean 'epochs'"),
+        (["--gin_param=train.epochs = 0"], "`epochs`"),
+        (["--gin_param=train.dataset = digits"], "strings in quotes"),
+        (["--gin_param=train.dataset = 'digit'"], "digits"),
+        (["--gin_param=train.dataset = 'image_folder'"], "data_dir"),
+        (["--gin_param=train.method = 'adf'"], "Did you mean 'afd'"),
+        (["--gin_param=train.networks = ['resnet8']"], "at least 2"),
+        (["--gin_param=train.networks = ['resnet8', 'resnt8']"], "'resnet8'"),
+        (["--gin_param=train.networks = ['resnet8', 'resnet9']"], "depth"),
+        (["--gin_param=train.networks = [@resnet(), @resnet()]"], "depth"),
+        (["--gin_param=train.networks = [@resnet, @resnet]"], "depth"),
+        (["--gin_param=train.networks = 3"], "networks"),
+        (["--gin_param=train.batch_size = 2000"], "batch_size"),
+        (["--gin_param=OnlineDistiller.tap = 'fature_map'"], "feature_map"),
+        (["--gin_param=OnlineDistiller.tap = 'logits'"], "tap"),
+        (["--gin_param=logit/SGD.momentum = 'x'"], "SGD"),
+        (["--gin_param=logit/SGD.learning_rate = 'x'"], "learning_rate"),
+        (["--gin_param=load_data.image_size = 'x'"], "image_size"),
+        (["--workdir=file"], "is a file"),
+        (["--workdir=file/run"], "can be written"),
+        (["--workdir=/proc/afd/run"], "can be written"),
+        (["--workdir=others"], "holds 'thesis.tex'"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_status_2_and_nothing_left(
+    capsys, arguments, message
+):
+    Path("file").touch()
+    Path("others").mkdir()
+    Path("others/thesis.tex").touch()
+    before = files()
+    assert train.main(arguments) == 2
+    assert message in one_line(capsys)
+    assert files() == before
+
+
+def test_an_unexpected_failure_keeps_its_traceback(monkeypatch):
+    def broken(*args, **kwargs):
+        int("a bug in a library")
+
+    broken.__code__ = broken.__code__.replace(co_filename="/lib/elsewhere.py")
+    monkeypatch.setattr(config, "call", broken)
+    with pytest.raises(ValueError, match="invalid literal"):
+        train.main(["--dry_run"])

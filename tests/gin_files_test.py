@@ -1,0 +1,137 @@
+"""Every shipped gin file is read, its networks built; every method takes a step."""
+
+import functools
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from afd_tf import config, methods, topology
+from afd_tf.training import experiment
+
+ROOT = Path(__file__).resolve().parent.parent / "gin"
+FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.gin"))
+PAIRINGS = [name for name in FILES if name.startswith("pairings/")]
+NETWORKS = [name for name in FILES if name.startswith("networks/")]
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+SHAPES = {"digits": (16, 16, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+
+
+@pytest.fixture(autouse=True)
+def no_bindings_left():
+    yield
+    config.clear()
+
+
+def slow_unless(names, small):
+    return [
+        pytest.param(name, marks=[] if re.search(small, name) else pytest.mark.slow)
+        for name in names
+    ]
+
+
+def fake_data(name, batch_size, *, shape=None, classes=None, **_):
+    """Stand in for `afd_tf.data.load`: one batch of noise of the right shape."""
+    shape, classes = shape or SHAPES[name], classes or CLASSES[name]
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(batch_size, *shape)).astype("float32")
+    labels = rng.integers(0, classes, batch_size).astype("int32")
+    train = tf.data.Dataset.from_tensors((images, labels))
+
+    class Info:
+        num_classes, image_shape, steps_per_epoch = classes, shape, 1
+
+    return train, train, Info()
+
+
+def build(settings, **changes):
+    arguments = {**settings, "load_data": fake_data, **changes}
+    names = experiment.inspect.signature(experiment.build).parameters
+    return experiment.build(**{name: arguments[name] for name in names})
+
+
+def test_there_is_no_package_named_gin():
+    assert not list(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_read_by_its_name(name):
+    complete = name.startswith("pairings/")
+    assert config.load([name], complete=complete)
+    assert config.load([name.removesuffix(".gin")], complete=complete)
+
+
+@pytest.mark.parametrize("name", slow_unless(NETWORKS, r"resnet(8|14|20|32)|wrn1"))
+def test_every_network_file_gives_the_network_of_its_name(name):
+    stem = Path(name).stem
+    family = "resnet" if stem.startswith("resnet") else "wide_resnet"
+    config.load([name], [f"train.networks = [@{stem}/{family}]"])
+    [network] = config.settings()["networks"]
+    model = network(num_classes=7, input_shape=(8, 8, 2))
+    assert model.name == stem
+    assert model.input_shape == (None, 8, 8, 2)
+    assert model.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize("name", slow_unless(PAIRINGS, r"digits|100_resnet20_wrn16_2"))
+def test_every_pairing_builds_what_its_name_says(name):
+    config.load([name])
+    dataset, *networks = re.findall(
+        r"resnet\d+x?\d*|wrn\d+_\d+|^[a-z0-9]+", Path(name).stem
+    )
+    repeated = re.fullmatch(r"(resnet\d+)x2", networks[0])
+    if repeated:
+        networks = [repeated[1], f"{repeated[1]}_2"]
+    settings = config.settings()
+    assert settings["dataset"] == dataset
+    built = build(settings)
+    assert built.distiller.network_names == networks
+    assert built.distiller.method.name == "afd"
+    for network in built.distiller.networks:
+        assert network.input_shape == (None, *SHAPES[dataset])
+        assert network.output_shape == (None, CLASSES[dataset])
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+def test_every_pairing_says_what_it_is_how_to_run_it_and_what_it_costs(name):
+    header = (ROOT / name).read_text().split("\n\n")[0]
+    stem = name.removesuffix(".gin")
+    assert f"afd-train --gin_file={stem} " in header
+    assert "Cost: " in header
+    assert "Result: " in header
+    assert "TBD" not in header
+
+
+def tiny_network(channels):
+    def build(num_classes, input_shape):
+        images = keras.Input(input_shape)
+        x = keras.layers.Conv2D(channels, 3, activation="relu")(images)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        outputs = keras.layers.Dense(num_classes)(x)
+        return keras.Model(images, outputs, name=f"tiny{channels}")
+
+    return build
+
+
+@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("who", sorted(topology.TOPOLOGIES))
+def test_every_method_takes_a_step_in_every_topology_of_three(method, who):
+    if who != "cycle" and method == "vanilla":
+        pytest.skip("nobody learns from anybody")
+    networks = [tiny_network(channels) for channels in (3, 4, 4)]
+    setting = [f"train.method = '{method}'", f"train.topology = '{who}'"]
+    config.load([], [*setting, "compile.run_eagerly = True"])
+    small = functools.partial(fake_data, shape=(8, 8, 1), classes=3)
+    built = build(config.settings(), networks=networks, batch_size=4, load_data=small)
+    model = built.distiller
+    before = [np.array(v) for v in model.trainable_variables]
+    logs = model.fit(built.train, epochs=1, verbose=0, shuffle=False).history
+    assert all(np.isfinite(values[0]) for values in logs.values())
+    moved = [
+        not np.array_equal(b, np.array(v))
+        for b, v in zip(before, model.trainable_variables, strict=True)
+    ]
+    assert all(moved)
