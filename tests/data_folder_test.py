@@ -173,11 +173,18 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path):
 
 def test_images_are_turned_the_way_the_camera_was_held(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # To be shown turned clockwise: the left half is the upper one.
+    halves = np.zeros((16, 32, 3), np.uint8)
+    halves[:, :16] = 200
     for label in "ab":
+        (tmp_path / label).mkdir()
         for index in range(2):
-            paint(tmp_path / label / f"{index}.jpg", size=(8, 4), exif=exif)
-    assert load(tmp_path, test_fraction=0.5)[2].image_shape == (8, 4, 3)
+            path = tmp_path / label / f"{index}.jpg"
+            Image.fromarray(halves).save(path, exif=exif)
+    _, test, info = load(tmp_path, test_fraction=0.5)
+    assert info.image_shape == (32, 16, 3)
+    expected = np.repeat([200, 0], 16)[:, np.newaxis] * np.ones(16)
+    np.testing.assert_allclose(all_images(test)[0, ..., 0], expected, atol=3)
 
 
 def test_differing_sizes_need_an_image_size(tmp_path):

@@ -115,12 +115,17 @@ def test_the_folder_can_come_from_the_environment(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"validation": 0.2}, {"image_size": (5, 4), "channels": 1}]
+    ("name", "options"),
+    [
+        ("small_set", {}),
+        ("lonely_set", {"validation": 0.2}),
+        ("small_set", {"image_size": (5, 4), "channels": 1}),
+    ],
 )
-def test_records_decoded_on_demand_are_those_in_memory(prepared, options):
+def test_records_decoded_on_demand_are_those_in_memory(prepared, name, options):
     options = {"augmentation": True, "padding": 2, **options}
-    stored = load("small_set", 8, prepared, **options)
-    decoded = load("small_set", 8, prepared, memory_limit=0, **options)
+    stored = load(name, 8, prepared, **options)
+    decoded = load(name, 8, prepared, memory_limit=0, **options)
     assert stored[2].in_memory
     assert not decoded[2].in_memory
     for pair in zip(stored[:2], decoded[:2], strict=True):

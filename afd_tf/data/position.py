@@ -10,7 +10,8 @@ def _unmirrored_variable():
     """Create an int64 (2,) variable on the CPU that no strategy's scope replicates.
 
     A strategy's scope belongs to one thread, so another thread is outside of it. A
-    mirrored variable could not be assigned from inside a data pipeline.
+    mirrored variable would live on every replica, and creating one over several workers
+    is a collective operation, which a data pipeline must not depend on.
     """
     created = []
 
