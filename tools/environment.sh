@@ -80,7 +80,7 @@ _progress() {
       *Downloading*" MB)"* | *"Using cached"*" MB)"*) say "  ${line#"${line%%[![:space:]]*}"}" ;;
       "Installing collected packages:"*)
         line=${line#*: }
-        say "  Installing $(($(printf '%s' "$line" | tr -cd , | wc -c) + 1)) packages" ;;
+        say "  Installing $(($(printf '%s' "$line" | tr -cd , | wc -c) + 1)) package(s)" ;;
     esac
   done
 }
