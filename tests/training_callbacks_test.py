@@ -221,14 +221,16 @@ def test_a_late_thread_does_not_turn_the_bar_back():
     assert stream.getvalue() == shown
 
 
-def test_time_left_counts_the_epochs_of_this_process(monkeypatch):
-    clock = iter([0.0, 20.0])
+def test_time_left_counts_from_the_first_step_of_this_process(monkeypatch):
+    # Begin; end of the first step, which took 60 s to compile; end of the epoch.
+    clock = iter([0.0, 60.0, 78.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     callback = attach(progress.Progress(stream), epochs=10)
     callback.on_epoch_begin(5)
+    callback.on_train_batch_end(0, LOGS)
     callback.on_epoch_end(5, LOGS)
-    # One epoch in 20 seconds, four to go.
+    # Nine steps in 18 seconds, four epochs of ten steps to go.
     assert stream.getvalue().endswith("1m 20s left\n")
 
 

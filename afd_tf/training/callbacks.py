@@ -52,20 +52,20 @@ class StopOnNonFinite(keras.callbacks.Callback):
                     self._first = (batch, bad)
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._first is not None:
-            self._stop()
+        self._stop_if_bad()
 
     def on_epoch_end(self, epoch, logs=None):
         if self._first is None and _not_finite(logs):
             self._first = (self.params["steps"] - 1, _not_finite(logs))
-        if self._first is not None:
-            self._stop()
+        self._stop_if_bad()
 
-    def _stop(self):
+    def _stop_if_bad(self):
+        if self._first is None:
+            return
         batch, bad = self._first
         names = self.model.network_names
         owners = {owner(key.removeprefix("val_"), names) for key in bad}
-        networks = [network for network in names if network in owners]
+        networks = [str(network) for network in names if network in owners]
         whose = f" of {' and '.join(networks)}" if networks else ""
         kept = (
             f"The checkpoint of epoch {self._epoch} is kept."

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,7 +36,9 @@ def restore_network(run, networks, wanted=None, names=None):
         experiment.build_network(network, record["num_classes"], record["image_shape"])
         for network in networks
     ]
-    by_name = dict(zip(building.unique_names(built, names), built, strict=True))
+    by_name: dict[str, Any] = dict(
+        zip(building.unique_names(built, names), built, strict=True)
+    )
     if wanted is None:
         wanted = min(by_name, key=lambda name: by_name[name].count_params())
     network = lookup("network", wanted, by_name)

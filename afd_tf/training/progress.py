@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from typing import Any
 
 import keras
 
@@ -25,21 +26,25 @@ class Progress(keras.callbacks.Callback):
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._lock = threading.Lock()
-        self._first_epoch = None
+        self._started: Any = None
+        self._timed_from: Any = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch, self._started = epoch, time.monotonic()
+        if self._started is None:
+            self._started = time.monotonic()
         self._epoch, self._batch, self._drawn = epoch, -1, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.monotonic()
+        fraction = min((batch + 1) / (self.params["steps"] or batch + 1), 1.0)
         with self._lock:
+            if self._timed_from is None:
+                # The first step, which compiles, says nothing of the others.
+                self._timed_from = (self._epoch + fraction, now)
             # Threads may come late.
             if not self._terminal or batch <= self._batch or now - self._drawn < 0.2:
                 return
             self._batch, self._drawn = batch, now
-            fraction = min((batch + 1) / (self.params["steps"] or batch + 1), 1.0)
             bar = "=" * round(20 * fraction)
             self._write(
                 f"[{bar:<20}]", accuracies(self.model, logs), self._epoch + fraction, ""
@@ -60,12 +65,14 @@ class Progress(keras.callbacks.Callback):
         self._stream.flush()
 
     def _time(self, epochs, done):
-        """Extrapolate from the epochs of this process, `done` counting all."""
-        seconds = time.monotonic() - self._started
+        """Extrapolate from what this process has done since its first step."""
+        now = time.monotonic()
         if done >= epochs:
-            return f"{duration(seconds)} in all"
-        left = seconds / (done - self._first_epoch) * (epochs - done)
-        return f"{duration(left)} left"
+            return f"{duration(now - self._started)} in all"
+        begin, since = self._timed_from
+        if done <= begin:
+            return "? left"
+        return f"{duration((now - since) / (done - begin) * (epochs - done))} left"
 
 
 def accuracies(distiller, logs, prefix=""):
