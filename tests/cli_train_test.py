@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from afd_tf import config
@@ -226,3 +228,50 @@ def test_an_unexpected_failure_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(config, "call", broken)
     with pytest.raises(ValueError, match="invalid literal"):
         train.main(["--dry_run"])
+
+
+# Your own folder
+
+
+def image_folder(count=12):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = Path("photos") / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, (20 + i, 24, 3)).astype("uint8")
+                PIL.Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    return Path("photos")
+
+
+FOLDER = [
+    "--gin_file=datasets/image_folder",
+    "--gin_param=train.networks = ['resnet8', 'resnet8']",
+    "--gin_param=train.method = 'vanilla'",
+    "--gin_param=train.epochs = 1",
+    "--gin_param=train.batch_size = 8",
+    "--gin_param=load_data.image_size = 16",
+    "--gin_param=load_data.padding = 2",
+    "--data_dir=photos",
+]
+
+
+def test_a_folder_of_images_is_trained_on(capsys):
+    image_folder()
+    assert train.main(FOLDER) == 0
+    assert "runs/image_folder-0: run directory." in capsys.readouterr().out
+    results = json.loads(Path("runs/image_folder-0/results.json").read_text())
+    assert results["step"] == 3
+
+
+@pytest.mark.parametrize("memory", [2**30, 0], ids=["in memory", "read while training"])
+def test_a_truncated_image_is_named(capfd, memory):
+    broken = image_folder() / "train" / "dog" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    before = files()
+    assert train.main([*FOLDER, f"--gin_param=load_data.memory_limit = {memory}"]) == 2
+    error = capfd.readouterr().err
+    assert "dog/3.jpg" in error
+    assert "Traceback" not in error
+    assert files() == before

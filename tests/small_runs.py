@@ -11,11 +11,14 @@ from afd_tf import data, training
 load_quietly = functools.partial(data.load, padding=1)
 
 
-def tiny_network(num_classes, input_shape, channels=4, name="small", dropout=0.0):
+def tiny_network(
+    num_classes, input_shape, channels=4, name="small", dropout=0.0, normalization=True
+):
     """Return a classifier with batch normalisation and, if asked, dropout."""
     images = keras.Input(input_shape)
     x = keras.layers.Conv2D(channels, 3, strides=4, use_bias=False)(images)
-    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    if normalization:
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
     x = keras.layers.ReLU(name="feature_map")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     if dropout:

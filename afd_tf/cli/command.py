@@ -5,12 +5,14 @@ traceback), 130 interrupted; anything unexpected keeps its traceback and ends wi
 """
 
 import importlib
+import logging
 import os
 import re
 import sys
 import tempfile
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +105,9 @@ def import_tensorflow():
             for line in notes.read().decode(errors="replace").splitlines():
                 if not _START_UP_NOTE.match(line):
                     print(line, file=sys.stderr)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl)\b")
 
 
 def _forget_configuration():

@@ -85,8 +85,8 @@ def _execute(values, arguments, argv):
     )
     run = RunDirectory(workdir)
     if not values.dry_run:
-        state = "finished before" if run.read_results() else "this run's directory"
-        print(f"{run.path}: {state}.", flush=True)
+        finished = run.results.is_file()
+        print(f"{run.path}: {'finished before' if finished else 'run directory'}.")
     again = command_line("afd-train", argv)
     provenance = Provenance(text, config.operative_text, again)
     try:

@@ -144,7 +144,7 @@ def learning_rates(distiller):
     """Return the rates in force, by role; only of the optimizers that there are."""
     optimizers = {role: getattr(distiller, a, None) for role, a in _ROLES.items()}
     return {
-        role: float(optimizer.learning_rate)
+        role: float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         for role, optimizer in optimizers.items()
         if optimizer is not None
     }

@@ -207,9 +207,10 @@ def build(
     if not isinstance(networks, list | tuple):
         raise _no_networks(networks)
     method = methods.get(method, **(method_options or {}))
-    train_data, evaluation, info = load_data(
-        dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
-    )
+    with _readable_data_errors():
+        train_data, evaluation, info = load_data(
+            dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
+        )
     with distribution.strategy(strategy).scope():
         model = distiller(
             [build_network(n, info.num_classes, info.image_shape) for n in networks],
@@ -263,7 +264,7 @@ def fit(experiment, run, *, keep=3, tensorboard=True):
     # Saved last: what a checkpoint knows is on disk already.
     saving = [callbacks.Save(checkpoints), Progress()]
     if done < experiment.epochs:
-        with _readable_data_errors():
+        with _readable_data_errors("Finished epochs are kept."):
             experiment.distiller.fit(
                 experiment.train,
                 validation_data=experiment.evaluation,
@@ -276,14 +277,14 @@ def fit(experiment, run, *, keep=3, tensorboard=True):
 
 
 @contextlib.contextmanager
-def _readable_data_errors():
+def _readable_data_errors(hint=""):
     try:
         yield
     except tf.errors.OpError as error:
         reason = data.reading_error(error)
         if reason is None:
             raise
-        raise ValueError(f"{reason} Finished epochs are kept.") from error
+        raise ValueError(f"{reason} {hint}".strip()) from error
 
 
 def evaluate(experiment):
