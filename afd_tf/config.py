@@ -93,6 +93,8 @@ def bind(statements, complete=True):
     """
     _register()
     configurables.check(statements, complete)
+    if complete:
+        statements = configurables.effective(statements)
     clear()
     for statement in statements:
         if not configurables.is_required(statement):

@@ -161,6 +161,29 @@ def check(statements, complete):
         _check_required(statements)
 
 
+def effective(statements):
+    """Return the statements that have an effect: the last of each, if it is reached.
+
+    What one file says of `@resnet20/resnet` is without effect where a later one
+    replaces the networks, and two ways to say the same become the same text.
+
+    Args:
+        statements: list of Statement that `check` has accepted as complete.
+    """
+    last = {(s.scope, s.name, s.parameter): s for s in statements}
+    found = list(last.values())
+    while True:
+        scopes = {""}
+        for reference in _references([s.value for s in found]):
+            scopes.update(reference.text.split("/")[:-1])
+        reached = [
+            s for s in found if not s.parameter or scopes.issuperset(s.scope.split("/"))
+        ]
+        if len(reached) == len(found):
+            return found
+        found = reached
+
+
 def _references(value):
     if isinstance(value, Reference):
         yield value

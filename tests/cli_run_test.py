@@ -17,7 +17,8 @@ from afd_tf.cli import evaluate, export, results, train
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    arguments = ["--gin_param=train.epochs = 2", "--gin_param=train.batch_size = 128"]
+    settings = {"networks": ["resnet8", "resnet14"], "epochs": 2, "batch_size": 128}
+    arguments = [f"--gin_param=train.{k} = {v!r}" for k, v in settings.items()]
     assert train.main([*arguments, f"--workdir={path}"]) == 0
     return path
 
@@ -86,9 +87,10 @@ def test_an_export_evaluates_as_its_network_did(run, exported, capsys):
 
 def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, capsys):
     output = tmp_path / "a.keras"
-    arguments = ["--network=resnet20", "--format=keras", f"--output={output}"]
+    arguments = ["--network=resnet14", "--format=keras", f"--output={output}"]
     assert export.main([f"--workdir={run}", *arguments]) == 0
-    assert "270,810 parameters" in capsys.readouterr().out
+    parameters = recorded(run)["networks"]["resnet14"]["parameters"]
+    assert f"{parameters:,} parameters" in capsys.readouterr().out
     assert output.is_file()
 
 
@@ -96,8 +98,10 @@ def test_results_are_tabled_with_what_is_missing(run, tmp_path, capsys):
     (tmp_path / "notes").mkdir()
     assert results.main([str(run), str(tmp_path / "notes")]) == 0
     output = capsys.readouterr().out
-    accuracy = recorded(run)["networks"]["resnet20"]["accuracy"]
-    assert re.search(rf"resnet20 +270,810 +{100 * accuracy:.2f}", output)
+    network = recorded(run)["networks"]["resnet14"]
+    assert re.search(
+        rf"resnet14 +{network['parameters']:,} +{100 * network['accuracy']:.2f}", output
+    )
     assert f"{tmp_path / 'notes'}: not a run" in output
 
 

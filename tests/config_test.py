@@ -203,6 +203,13 @@ def test_the_text_can_be_loaded_again_and_gives_the_same_text(tmp_path):
     assert config.load([path]) == text
 
 
+def test_what_a_later_statement_replaces_leaves_no_trace(tmp_path):
+    text = config.load([], [COMPLETE])
+    assert "resnet20/resnet" not in text
+    path = write(tmp_path / "config.gin", text)
+    assert config.load([path]) == text
+
+
 def test_loading_twice_keeps_nothing_of_the_first():
     config.load([], ["train.epochs = 3"])
     config.load([])
@@ -263,7 +270,7 @@ def test_afd_gin_changes_no_default_of_the_library():
 
 
 def test_afd_gin_gives_the_optimizers_and_schedules_of_the_library():
-    config.load([], [COMPLETE])
+    config.load(["afd.gin"], [COMPLETE])
     model = OnlineDistiller([tiny.network(name="a"), tiny.network(name="b")])
     config.call("compile", self=model)
     for phase in model.phases:

@@ -184,7 +184,7 @@ def show(stream, epochs=3, first=0):
     for epoch in range(first, epochs):
         callback.on_epoch_begin(epoch)
         for batch in range(10):
-            callback._drawn = 0.0
+            callback._drawn -= 1.0
             callback.on_train_batch_end(batch, LOGS)
         callback.on_epoch_end(epoch, LOGS)
     return stream.getvalue()
@@ -208,13 +208,29 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over():
     assert [len(bar) for bar in bars] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
 
 
+def test_a_log_file_gets_a_sign_of_life_every_minute():
+    stream = io.StringIO()
+    callback = attach(progress.Progress(stream))
+    callback.on_epoch_begin(0)
+    for batch in range(3):
+        callback.on_train_batch_end(batch, LOGS)
+    assert stream.getvalue() == ""
+    callback._drawn -= 60.0
+    callback.on_train_batch_end(3, LOGS)
+    callback.on_train_batch_end(4, LOGS)
+    [line] = stream.getvalue().splitlines()
+    assert line.startswith("epoch 1/3  [========            ]")
+
+
 def test_a_late_thread_does_not_turn_the_bar_back():
     stream = Terminal()
     callback = attach(progress.Progress(stream))
     callback.on_epoch_begin(0)
+    callback._drawn -= 1.0
     callback.on_train_batch_end(5, LOGS)
     shown = stream.getvalue()
-    callback._drawn = 0.0
+    assert shown
+    callback._drawn -= 1.0
     late = threading.Thread(target=callback.on_train_batch_end, args=(4, LOGS))
     late.start()
     late.join()
@@ -222,8 +238,8 @@ def test_a_late_thread_does_not_turn_the_bar_back():
 
 
 def test_time_left_counts_from_the_first_step_of_this_process(monkeypatch):
-    # Begin; end of the first step, which took 60 s to compile; end of the epoch.
-    clock = iter([0.0, 60.0, 78.0])
+    # Begin; end of the first step, which took 50 s to compile; end of the epoch.
+    clock = iter([0.0, 50.0, 68.0, 68.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     callback = attach(progress.Progress(stream), epochs=10)

@@ -12,7 +12,7 @@ class Progress(keras.callbacks.Callback):
     """Show epochs, time left and every network's accuracy; for people and log files.
 
     On a terminal the current epoch is a bar that is redrawn; elsewhere each epoch is
-    one line.
+    one line, and a long one a line every minute.
 
     Args:
         stream: where to write; default the standard output of the moment.
@@ -25,6 +25,7 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
+        self._pause = 0.2 if self._terminal else 60.0
         self._lock = threading.Lock()
         self._started: Any = None
         self._timed_from: Any = None
@@ -32,7 +33,8 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._started is None:
             self._started = time.monotonic()
-        self._epoch, self._batch, self._drawn = epoch, -1, 0.0
+            self._drawn = self._started
+        self._epoch, self._batch = epoch, -1
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.monotonic()
@@ -42,17 +44,18 @@ class Progress(keras.callbacks.Callback):
                 # The first step, which compiles, says nothing of the others.
                 self._timed_from = (self._epoch + fraction, now)
             # Threads may come late.
-            if not self._terminal or batch <= self._batch or now - self._drawn < 0.2:
+            if batch <= self._batch or now - self._drawn < self._pause:
                 return
             self._batch, self._drawn = batch, now
             bar = "=" * round(20 * fraction)
-            self._write(
-                f"[{bar:<20}]", accuracies(self.model, logs), self._epoch + fraction, ""
-            )
+            shown = accuracies(self.model, logs)
+            end = "" if self._terminal else "\n"
+            self._write(f"[{bar:<20}]", shown, self._epoch + fraction, end)
 
     def on_epoch_end(self, epoch, logs=None):
         loss = f"loss {logs['loss']:.3f}  accuracy"
         shown = accuracies(self.model, logs, "val_") or accuracies(self.model, logs)
+        self._drawn = time.monotonic()
         self._write(loss, shown, epoch + 1, "\n")
 
     def _write(self, first, second, done, end):
