@@ -1,6 +1,7 @@
 """What `compile` makes of its arguments."""
 
 import dataclasses
+import inspect
 
 import keras
 import tensorflow as tf
@@ -130,13 +131,14 @@ def compile_parts(model, arguments):
     )
     check_ownership(model.trainable_variables, step.phases)
     train_names, test_names = metrics.metric_names(model.network_names, model.method)
+    taken = {*train_names, *test_names}
     return CompiledParts(
         step=step,
         arguments=arguments,
         train_metrics=metrics.StepMetrics(train_names, name="train_metrics"),
         test_metrics=metrics.StepMetrics(test_names, name="test_metrics"),
         user_metrics=metrics.for_each_network(
-            arguments["metrics"], model.network_names
+            arguments["metrics"], model.network_names, taken
         ),
     )
 
@@ -229,17 +231,42 @@ def classification_loss(loss, label_smoothing):
         )
     if isinstance(loss, str):
         loss = lookup("loss", loss, _NAMED_LOSSES)(from_logits=True)
+    _refuse_probabilities(loss)
     if isinstance(loss, keras.losses.Loss):
-        if loss.get_config().get("from_logits") is False:
-            raise ValueError(
-                "Invalid value for argument `loss`. Expected a loss on logits. "
-                f"Received: {type(loss).__name__}(from_logits=False). Pass "
-                "from_logits=True."
-            )
-        return loss.call
+        return _per_example(loss.call)
     if not callable(loss):
         raise TypeError(
             "Invalid value for argument `loss`. Expected a keras.losses.Loss, its name "
             f"or a function (labels, logits) -> (batch,). Received: loss={loss!r}."
         )
-    return loss
+    return _per_example(loss)
+
+
+def _refuse_probabilities(loss):
+    name = getattr(loss, "__name__", type(loss).__name__)
+    takes = name in ("KLDivergence", "kl_divergence")
+    if isinstance(loss, keras.losses.Loss):
+        takes |= loss.get_config().get("from_logits") is False
+    elif inspect.isfunction(loss):
+        argument = inspect.signature(loss).parameters.get("from_logits")
+        takes |= argument is not None and argument.default is False
+    if takes:
+        raise ValueError(
+            "Invalid value for argument `loss`. Expected a loss on logits. Received: "
+            f"{name}, which takes probabilities. Pass from_logits=True to a "
+            "keras.losses class, or leave `loss` out for cross-entropy."
+        )
+
+
+def _per_example(loss):
+    def checked(labels, logits):
+        values = loss(labels, logits)
+        if len(values.shape) != 1:
+            raise ValueError(
+                "Invalid value for argument `loss`. Expected one value per example, "
+                f"shape (batch,). Received: shape {tuple(values.shape)}. Leave out the "
+                "mean over the batch."
+            )
+        return values
+
+    return checked

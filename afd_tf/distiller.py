@@ -232,6 +232,7 @@ class OnlineDistiller(fitting.Fitting):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
         images = evaluation.check_images(images, self.taps[0].input_shape)
         labels = evaluation.check_labels(labels, self.num_classes)
+        weight = evaluation.check_weight(weight)
         parts = self._compiled_parts
         for phase in parts.step.phases:
             phase.set_learning_rate(self.optimizer.iterations, self.total_steps)
@@ -244,6 +245,7 @@ class OnlineDistiller(fitting.Fitting):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
         images = evaluation.check_images(images, self.taps[0].input_shape)
         labels = evaluation.check_labels(labels, self.num_classes)
+        weight = evaluation.check_weight(weight)
         logits = [network(images, training=False) for network in self.networks]
         self._compiled_parts.update_test(labels, logits, weight, self.ensemble)
         return self.get_metrics_result()

@@ -67,13 +67,15 @@ def check_images(images, shape):
     Raises:
         ValueError: if they have another shape.
     """
-    if tuple(images.shape[1:]) != tuple(shape):
-        raise ValueError(
-            f"The networks take images of shape {tuple(shape)} (height, width, "
-            f"channels). Received: a batch of shape {tuple(images.shape)}. Build the "
-            "networks with `input_shape=` of the images, or resize the images."
-        )
-    return images
+    # What a pipeline does not know of its images' shape is checked when it runs.
+    images = tf.convert_to_tensor(images)
+    if images.shape.is_compatible_with((None, *shape)):
+        return tf.ensure_shape(images, (None, *shape))
+    raise ValueError(
+        f"The networks take images of shape {tuple(shape)} (height, width, "
+        f"channels). Received: a batch of shape {images.shape}. Build the "
+        "networks with `input_shape=` of the images, or resize the images."
+    )
 
 
 def check_labels(labels, classes):
@@ -89,6 +91,7 @@ def check_labels(labels, classes):
             "Training and evaluation need labels. Received: images only. Pass "
             "`(images, labels)` batches."
         )
+    labels = _of_known_rank("labels", labels)
     rank = len(labels.shape)
     if rank == 2 and labels.shape[-1] == classes and classes > 1:
         return ops.cast(labels, "float32")
@@ -110,3 +113,34 @@ def check_labels(labels, classes):
     )
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(labels)
+
+
+def check_weight(weight):
+    """Return sample weights as `(batch,)`, or None.
+
+    Raises:
+        ValueError: if there is not one weight per example.
+    """
+    if weight is None:
+        return None
+    weight = _of_known_rank("sample weights", weight)
+    if len(weight.shape) == 1:
+        return weight
+    if len(weight.shape) == 2 and weight.shape[-1] == 1:
+        # Left as it is, it would broadcast against `(batch,)` losses.
+        return ops.squeeze(weight, axis=-1)
+    raise ValueError(
+        "Expected sample weights of shape (batch,), one per example. Received: "
+        f"{tuple(weight.shape)}."
+    )
+
+
+def _of_known_rank(what, tensor):
+    tensor = tf.convert_to_tensor(tensor)
+    if tensor.shape.rank is None:
+        raise ValueError(
+            f"The data set does not know the shape of its {what}. Set it where they "
+            "are made: tf.ensure_shape(tensor, ()), or output_signature= in "
+            "tf.data.Dataset.from_generator."
+        )
+    return tensor

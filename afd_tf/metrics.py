@@ -82,12 +82,13 @@ def _each(network_names, names):
     return [f"{network}_{name}" for network in network_names for name in names]
 
 
-def for_each_network(metrics, network_names):
+def for_each_network(metrics, network_names, taken=()):
     """Make a copy of each of the user's metrics for each network.
 
     Args:
         metrics: list of keras metrics or their names, as `keras.Model.compile` takes.
         network_names: list of str.
+        taken: names that other metrics have.
 
     Returns:
         List of lists of `keras.metrics.Metric`: per network, named
@@ -95,8 +96,9 @@ def for_each_network(metrics, network_names):
 
     Raises:
         TypeError: if an item is not a metric that can be copied.
+        ValueError: if a name is taken.
     """
-    copies = []
+    copies, taken = [], set(taken)
     for network in network_names:
         own = []
         for metric in metrics or ():
@@ -108,7 +110,15 @@ def for_each_network(metrics, network_names):
                     "keras.metrics.SparseTopKCategoricalAccuracy(5). Received: "
                     f"metrics={metrics!r}."
                 )
-            config = {**metric.get_config(), "name": f"{network}_{metric.name}"}
+            name = f"{network}_{metric.name}"
+            if name in taken:
+                raise ValueError(
+                    f"Invalid value for argument `metrics`. Metric '{name}' exists "
+                    "already: losses and accuracies are always reported. Received: "
+                    f"metrics={metrics!r}. Leave it out, or give it another name."
+                )
+            taken.add(name)
+            config = {**metric.get_config(), "name": name}
             own.append(type(metric).from_config(config))
         copies.append(own)
     return copies
