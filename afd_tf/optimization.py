@@ -107,11 +107,12 @@ class Phase:
         self.decay = decay
         self.variables = list(variables)
         self._check(role)
-        if decay.active and decay.kind == "decoupled":
-            self.optimizer.weight_decay = decay.amount
-            self.optimizer.exclude_from_weight_decay(
+        if decay.active and decay.kind == "decoupled" and not self._decayed_before():
+            self.inner_optimizer.weight_decay = decay.amount
+            self.inner_optimizer.exclude_from_weight_decay(
                 var_list=[v for v in self.variables if not decay.applies_to(v)]
             )
+            self.inner_optimizer._decoupled_by_compile = decay
         self._decayed = [decay.applies_to(v) for v in self.variables]
         if scale_losses and not isinstance(
             self.optimizer, keras.optimizers.LossScaleOptimizer
@@ -125,7 +126,9 @@ class Phase:
         self.suspended = False
 
     def _check(self, role):
-        own_schedule = self.optimizer.get_config().get("learning_rate")
+        optimizer = self.inner_optimizer
+        _check_built_for(optimizer, role, self.variables)
+        own_schedule = optimizer.get_config().get("learning_rate")
         if isinstance(own_schedule, dict) and not isinstance(
             self.schedule, schedules.Constant
         ):
@@ -134,14 +137,34 @@ class Phase:
                 f"`{role}_schedule` asks for another. Pass `{role}_schedule=None`, or "
                 "give the optimizer a float learning rate."
             )
-        if self.decay.active and getattr(self.optimizer, "weight_decay", None):
+        if (
+            self.decay.active
+            and getattr(optimizer, "weight_decay", None)
+            and not self._decayed_before()
+        ):
             raise ValueError(
                 f"Weight decay is set twice: `{role}_optimizer` has weight_decay="
-                f"{self.optimizer.weight_decay} and compile() would add "
+                f"{optimizer.weight_decay} and compile() would add "
                 f"{self.decay.kind} decay of {self.decay.amount}. Pass "
                 f"`{role}_weight_decay=0` to keep the optimizer's own, or build the "
                 "optimizer with weight_decay=None."
             )
+        decouple = self.decay.active and self.decay.kind == "decoupled"
+        if decouple and optimizer.built and not self._decayed_before():
+            raise ValueError(
+                f"`{role}_optimizer` is built already, too late for decoupled weight "
+                "decay. Pass a new optimizer."
+            )
+
+    def _decayed_before(self):
+        """Whether an earlier `compile` gave the optimizer this very decay."""
+        before = getattr(self.inner_optimizer, "_decoupled_by_compile", None)
+        return before == self.decay
+
+    @property
+    def inner_optimizer(self):
+        """The optimizer itself, without loss scaling."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 
     @property
     def scheduled(self):
@@ -180,23 +203,23 @@ class Phase:
 
     def serialized_optimizer(self):
         """Return the optimizer's config as `compile` received it."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        config = keras.optimizers.serialize(optimizer)
+        config = keras.optimizers.serialize(self.optimizer)
+        own = config["config"]
+        own = own["inner_optimizer"]["config"] if "inner_optimizer" in own else own
         if self.scheduled:
-            config["config"]["learning_rate"] = self.base_learning_rate
+            own["learning_rate"] = self.base_learning_rate
         if self.decay.active and self.decay.kind == "decoupled":
-            config["config"]["weight_decay"] = None
+            own["weight_decay"] = None
         return config
 
     def describe(self):
         """Return the settings on one line."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         decay = "none"
         if self.decay.active:
             decay = f"{self.decay.kind} {self.decay.amount:g}"
         return (
-            f"{type(optimizer).__name__}, learning rate {self.base_learning_rate:g} "
-            f"({self.schedule!r}), weight decay {decay}"
+            f"{type(self.inner_optimizer).__name__}, learning rate "
+            f"{self.base_learning_rate:g} ({self.schedule!r}), weight decay {decay}"
         )
 
 
@@ -206,6 +229,17 @@ def _in_this_strategy(optimizer):
     if optimizer.built or not tf.distribute.has_strategy():
         return optimizer
     return type(optimizer).from_config(optimizer.get_config())
+
+
+def _check_built_for(optimizer, role, variables):
+    if not optimizer.built:
+        return
+    own = {id(v) for v in optimizer._trainable_variables}
+    if own != {id(v) for v in variables}:
+        raise ValueError(
+            f"`{role}_optimizer` has trained other variables: those of another model, "
+            "or before layers were frozen. Pass a new optimizer."
+        )
 
 
 def _load_all_or_nothing(optimizer):

@@ -74,6 +74,38 @@ def test_biases_and_normalisation_can_be_exempt(kind):
     np.testing.assert_allclose(head.kernel, np.full((4, 3), 1.9), rtol=1e-5)
 
 
+def test_decoupled_decay_reaches_an_optimizer_that_scales_losses():
+    v = weight([2.0, -0.5])
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    p = phase(scaled, WeightDecay("decoupled", 0.5), [v])
+    p.apply([np.zeros(2, "float32")])
+    np.testing.assert_allclose(v, [1.9, -0.475], rtol=1e-6)
+    saved = keras.optimizers.deserialize(p.serialized_optimizer())
+    assert isinstance(saved, keras.optimizers.LossScaleOptimizer)
+    assert saved.inner_optimizer.weight_decay is None
+
+
+def test_compiling_again_with_the_same_optimizer_decays_once():
+    optimizer, v = keras.optimizers.SGD(0.1), weight([2.0])
+    for expected in (1.9, 1.9 * 0.95):
+        p = phase(optimizer, WeightDecay("decoupled", 0.5), [v])
+        p.apply([np.zeros(1, "float32")])
+        np.testing.assert_allclose(v, [expected], rtol=1e-6)
+    with pytest.raises(ValueError, match="set twice"):
+        phase(optimizer, WeightDecay("coupled", 0.5), [v])
+    trained = keras.optimizers.SGD(0.1)
+    phase(trained, WeightDecay("coupled", 0.5), [v])
+    with pytest.raises(ValueError, match="too late for decoupled"):
+        phase(trained, WeightDecay("decoupled", 0.5), [v])
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    optimizer = keras.optimizers.SGD(0.1)
+    phase(optimizer, WeightDecay("none", 0.0), [weight([1.0])])
+    with pytest.raises(ValueError, match=r"another model.*new optimizer"):
+        phase(optimizer, WeightDecay("none", 0.0), [weight([1.0])])
+
+
 def test_defaults_are_the_paper_s():
     model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
     model.compile()
@@ -171,6 +203,25 @@ def test_keras_learning_rate_callbacks_take_over_the_logit_schedule():
     np.testing.assert_allclose(np.array(rates.rates)[-1, 1], 2e-7, rtol=1e-5)
 
 
+class Driver(keras.callbacks.Callback):
+    """Set the logit learning rate as users do."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.learning_rate = 0.5 / (epoch + 1)
+
+
+def test_a_callback_of_ones_own_is_told_that_a_schedule_overrules_it():
+    images, labels = tiny.batch(8)
+    model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
+    model.compile(run_eagerly=True)
+    with pytest.warns(UserWarning, match="logit_schedule=None"):
+        model.fit(images, labels, 8, epochs=1, verbose=0, callbacks=[Driver()])
+    model.compile(run_eagerly=True, logit_schedule=None)
+    rates = Rates()
+    model.fit(images, labels, 8, epochs=2, verbose=0, callbacks=[Driver(), rates])
+    np.testing.assert_allclose(np.array(rates.rates)[:, 0], [0.5, 0.25], rtol=1e-6)
+
+
 def test_an_optimizer_of_ones_own_keeps_its_learning_rate():
     images, labels = tiny.batch(8)
     model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
@@ -217,6 +268,20 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
         ({"gradient_ratio_every": 0}, "int >= 1"),
         ({"label_smoothing": 1.5}, r"\[0, 1\)"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "from_logits=True"),
+        (
+            {"loss": keras.losses.sparse_categorical_crossentropy},
+            "sparse_categorical_crossentropy, which takes probabilities",
+        ),
+        ({"loss": keras.losses.KLDivergence()}, "KLDivergence, which takes prob"),
+        ({"metrics": ["accuracy"]}, "accuracies are always reported"),
+        (
+            {
+                "logit_optimizer": keras.optimizers.LossScaleOptimizer(
+                    keras.optimizers.AdamW(0.1)
+                )
+            },
+            "Weight decay is set twice",
+        ),
     ],
 )
 def test_contradictions_in_compile_are_refused(arguments, message):
