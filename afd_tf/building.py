@@ -1,7 +1,6 @@
 """What the distiller derives from its networks, and what it refuses."""
 
 import dataclasses
-from collections import Counter
 
 import keras
 import tensorflow as tf
@@ -81,12 +80,13 @@ def unique_names(networks, names):
         ValueError: if `names` does not fit the networks.
     """
     if names is None:
-        seen = Counter()
         result = []
         for network in networks:
-            seen[network.name] += 1
-            count = seen[network.name]
-            result.append(network.name if count == 1 else f"{network.name}_{count}")
+            name, count = network.name, 1
+            while name in result:
+                count += 1
+                name = f"{network.name}_{count}"
+            result.append(name)
     else:
         result = [str(name) for name in names]
     reserved = {"ensemble", "mean", ""} & set(result)

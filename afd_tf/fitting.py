@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -52,6 +53,55 @@ class TrainingLength(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._position is not None:
             self._position.assign(epoch)
+        self.rates = self.scheduled_rates()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates = self.scheduled_rates()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.rates = self.scheduled_rates()
+
+    def scheduled_rates(self):
+        """Return the learning rates that schedules set, by role."""
+        return {
+            phase.role: float(keras.ops.convert_to_numpy(phase.optimizer.learning_rate))
+            for phase in self.model.phases
+            if phase.scheduled and not phase.suspended
+        }
+
+
+class RateGuard(keras.callbacks.Callback):
+    """Warn when a callback sets a learning rate that a schedule sets again.
+
+    Args:
+        length: the TrainingLength, called before the user's callbacks; the guard is
+            called after them.
+    """
+
+    def __init__(self, length):
+        super().__init__()
+        self._length = length
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._compare()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._compare()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self._compare()
+
+    def _compare(self):
+        for role, rate in self._length.scheduled_rates().items():
+            if rate != self._length.rates[role]:
+                warnings.warn(
+                    f"A callback sets the learning rate of `{role}_optimizer`, but its "
+                    f"schedule sets it again at every step. Pass `{role}_schedule="
+                    "None` to compile() to let the callback have it.",
+                    stacklevel=2,
+                )
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):
@@ -59,6 +109,9 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
 
     With two networks there are over 25 metrics; history and callbacks get them all.
     """
+
+    # As Keras treats its own: without it, every step waits for its metrics.
+    async_safe = True
 
     _DETAILS = re.compile(
         r".+_(loss|cross_entropy|kl|gradient_ratio|discriminator_(real|own|accuracy))"
@@ -95,15 +148,17 @@ def drives_learning_rate(callbacks):
 def with_own(callbacks, length, verbose):
     """Return the user's callbacks with ours: the length of training, a progress bar."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, length)
+        own = [c for c in callbacks.callbacks if not isinstance(c, TrainingLength)]
+        callbacks.callbacks = [length, *own]
         length.set_model(callbacks.model)
+        length.set_params(callbacks.params)
         return callbacks
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
     own = [length, *(callbacks or ())]
     if verbose and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in own):
         own.append(ProgressBar())
-    return own
+    return [*own, RateGuard(length)]
 
 
 @contextlib.contextmanager
@@ -114,7 +169,8 @@ def readable_errors():
     except tf.errors.InvalidArgumentError as error:
         for line in str(error).splitlines():
             if LABEL_ERROR in line:
-                message = line[line.index(LABEL_ERROR) :].strip(" '\"]")
+                message = line[line.index(LABEL_ERROR) :].replace("Found:]", "Found:")
+                message = message.strip(" '\"]")
                 raise ValueError(message) from None
         raise
 
@@ -168,6 +224,10 @@ class Fitting(keras.Model):
         """
         with self._evaluation(), readable_errors():
             return super().evaluate(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        with readable_errors():
+            return super().train_on_batch(*args, **kwargs)
 
     def test_on_batch(self, *args, **kwargs):
         with self._evaluation(), readable_errors():

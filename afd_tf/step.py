@@ -223,9 +223,12 @@ class TrainStep:
             lambda: tf.stack([ratio(tap) for tap in taps]),
             lambda: tf.zeros(len(taps)),
         )
-        counted = tf.cast(due, tf.float32)
+        # Loss scaling skips steps whose gradients overflow; so does the mean.
+        finite = tf.math.is_finite(ratios)
+        counted = tf.cast(finite & due, tf.float32)
+        ratios = tf.where(finite, ratios, 0.0)
         return {
-            f"{name}_gradient_ratio": (ratios[k], counted)
+            f"{name}_gradient_ratio": (ratios[k], counted[k])
             for k, name in enumerate(self.names)
         }
 

@@ -41,6 +41,12 @@ def test_equal_names_are_numbered():
     assert model.network_names == ["net", "net_2", "net_3"]
 
 
+def test_a_numbered_name_gives_way_to_one_that_is_taken():
+    networks = [tiny.network(name=name) for name in ("net", "net_2", "net")]
+    model = OnlineDistiller(networks, "dml")
+    assert model.network_names == ["net", "net_2", "net_3"]
+
+
 def test_summary_shows_networks_taps_and_layers_between(capsys):
     model = OnlineDistiller([tiny.network(4), tiny.network(6)], names=["a", "b"])
     model.compile()
