@@ -203,6 +203,23 @@ def test_keras_learning_rate_callbacks_take_over_the_logit_schedule():
     np.testing.assert_allclose(np.array(rates.rates)[-1, 1], 2e-7, rtol=1e-5)
 
 
+def test_a_later_call_of_fit_adds_its_steps_to_those_done():
+    images, labels = tiny.batch(8)
+    model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
+    model.compile(run_eagerly=True)
+    driver = keras.callbacks.LearningRateScheduler(lambda epoch: 0.7)
+    model.fit(images, labels, 4, epochs=2, verbose=0, callbacks=[driver])
+    assert int(model.total_steps) == 4
+    rates = Rates()
+    model.fit(
+        images, labels, 4, epochs=4, initial_epoch=2, verbose=0, callbacks=[rates]
+    )
+    assert int(model.total_steps) == 8
+    # The schedule is back: steps 4 to 7 of 8.
+    expected = [0.01, 0.01, 0.001, 0.001]
+    np.testing.assert_allclose(np.array(rates.rates)[:, 0], expected, rtol=1e-5)
+
+
 class Driver(keras.callbacks.Callback):
     """Set the logit learning rate as users do."""
 
