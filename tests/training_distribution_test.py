@@ -23,6 +23,7 @@ def test_several_machines_are_refused_clearly():
         distribution.strategy("multi_worker")
 
 
+@pytest.mark.slow
 @pytest.mark.multi_device
 def test_a_mirrored_run_is_continued_on_one_device(tmp_path, monkeypatch):
     mirrored = distribution.strategy("mirrored")
