@@ -1,0 +1,103 @@
+"""What each method minimises, and from whom a network learns."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from afd_tf import losses, methods
+
+
+@pytest.mark.parametrize("sources", ["cycle", "all_pairs"])
+def test_kl_comes_from_the_sources_and_is_their_mean(sources):
+    images, labels = tiny.batch()
+    networks = [tiny.network() for _ in range(3)]
+    z = [n(images) for n in networks]
+    model = tiny.distiller(networks, "dml", names=["a", "b", "c"], topology=sources)
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    pairs = {
+        "cycle": {0: [2], 1: [0], 2: [1]},
+        "all_pairs": {0: [1, 2], 1: [0, 2], 2: [0, 1]},
+    }
+    for k, own_sources in pairs[sources].items():
+        each = [np.mean(losses.kl_divergence(z[j], z[k], 3.0)) for j in own_sources]
+        np.testing.assert_allclose(logs[f"{'abc'[k]}_kl"], np.mean(each), rtol=1e-4)
+        total = logs[f"{'abc'[k]}_cross_entropy"] + np.mean(each)
+        np.testing.assert_allclose(logs[f"{'abc'[k]}_loss"], total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weight", ["kl_weight", "feature_weight"])
+def test_a_distillation_weight_of_zero_is_not_the_same_as_one(weight):
+    images, labels = tiny.batch()
+    kernels = []
+    for amount in (0.0, 1.0):
+        keras.utils.set_random_seed(1)
+        model = tiny.distiller(None, "afd", **{weight: amount})
+        model.train_on_batch(images, labels)
+        kernels.append(np.array(model.networks[0].get_layer("conv").kernel))
+    assert not np.allclose(kernels[0], kernels[1], atol=1e-6)
+
+
+def test_without_distillation_a_step_is_plain_training_of_each_network():
+    images, labels = tiny.batch()
+    networks = [tiny.network(4), tiny.network(6)]
+    twins = [keras.models.clone_model(n) for n in networks]
+    for twin, network in zip(twins, networks, strict=True):
+        twin.set_weights(network.get_weights())
+        twin.compile(
+            tiny.sgd(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+        twin.train_on_batch(images, labels)
+    model = tiny.distiller(networks, "vanilla")
+    model.train_on_batch(images, labels)
+    for twin, network in zip(twins, networks, strict=True):
+        for expected, actual in zip(twin.variables, network.variables, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("phase", ["feature", "logit"])
+def test_alignment_pulls_the_own_map_towards_the_raw_source_map(phase):
+    images, labels = tiny.batch()
+    networks = [tiny.network(4), tiny.network(4)]
+    maps = [keras.Model(n.inputs, n.get_layer("map").output) for n in networks]
+    own, source = (m(images) for m in maps)
+    distance = np.mean(np.abs(own - source))
+    method = methods.get("l1", optimizer=phase)
+    rates = (0.5, 0.0, 0.0) if phase == "logit" else (0.0, 0.5, 0.0)
+    model = tiny.distiller(
+        networks, method, rates, names=["a", "b"], feature_weight=9.0
+    )
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    np.testing.assert_allclose(logs["a_feature_loss"], distance, rtol=1e-5)
+    extra = 9 * distance if phase == "logit" else 0
+    np.testing.assert_allclose(
+        logs["a_loss"], logs["a_cross_entropy"] + extra, rtol=1e-5
+    )
+    assert np.mean(np.abs(maps[0](images) - maps[1](images))) < distance
+
+
+@pytest.mark.parametrize("topology", ["cycle", "all_pairs"])
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_and_topology_takes_a_finite_step(method, topology):
+    images, labels = tiny.batch()
+    networks = [tiny.network(4), tiny.network(6), tiny.network(4, normalization=True)]
+    model = tiny.distiller(networks, method, topology=topology)
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    assert all(np.isfinite(value) for value in logs.values())
+    assert tiny.changed(model, lambda: model.train_on_batch(images, labels))
+
+
+@pytest.mark.parametrize("batches", ["separate", "concatenated"])
+def test_discriminator_batches_are_judged_apart_or_together(batches):
+    images, labels = tiny.batch()
+    model = tiny.distiller(
+        None, tiny.afd(discriminator_batches=batches), names=["a", "b"], rates=(0, 0, 0)
+    )
+    maps = [tap.forward(images)[0] for tap in model.taps]
+    judge = model.discriminators[0]
+    if batches == "separate":
+        own = np.mean(judge(maps[0], training=True))
+    else:
+        own = np.mean(judge(np.concatenate([maps[1], maps[0]]), training=True)[8:])
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    np.testing.assert_allclose(logs["a_discriminator_own"], own, rtol=1e-4)
