@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from afd_tf import data, export, losses, methods, networks, schedules, topology
     from afd_tf.distiller import OnlineDistiller
 
-# Resolved on first use, so that `import afd_tf` costs nothing before it is needed.
-_MODULES = (
-    "data",
-    "export",
-    "losses",
-    "methods",
-    "networks",
-    "schedules",
-    "topology",
-)
-
 __all__ = [
     "OnlineDistiller",
     "__version__",
@@ -38,9 +27,10 @@ __all__ = [
 
 
 def __getattr__(name):
+    # Resolved on first use, so that `import afd_tf` costs nothing before it is needed.
     if name == "OnlineDistiller":
         return importlib.import_module("afd_tf.distiller").OnlineDistiller
-    if name in _MODULES:
+    if name in __all__:
         return importlib.import_module(f"afd_tf.{name}")
     raise AttributeError(f"module 'afd_tf' has no attribute {name!r}")
 

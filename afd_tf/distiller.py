@@ -7,6 +7,13 @@ from afd_tf.naming import lookup
 from afd_tf.networks.tap import tap as tap_network
 from afd_tf.summary import summarize
 
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "afd_tf trains with Keras' TensorFlow backend. Received: backend "
+        f"'{keras.backend.backend()}'. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
 
 @keras.saving.register_keras_serializable(package="afd_tf")
 class OnlineDistiller(fitting.Fitting):

@@ -30,6 +30,11 @@ def summarize(model):
         f"{model.name}: method {model.method.name}, topology {model.topology}, "
         f"forward {model.forward}, temperature {model.temperature:g}",
         *_table(rows),
+        *(
+            f"  {n}: {t.note}"
+            for n, t in zip(names, wiring.taps, strict=True)
+            if t.note
+        ),
         _layers("discriminators", model.discriminators),
         _layers("transfer layers", model.transfers),
     ]
