@@ -104,6 +104,15 @@ def test_a_run_is_trained_and_not_repeated(capsys):
     assert "train.epochs = 2 there, 3 now" in one_line(capsys)
 
 
+@pytest.fixture
+def interruptible():
+    """Listen to SIGINT, which a process started in the background may ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_says_how_to_go_on_and_does(capsys, monkeypatch):
     save = callbacks.Save.on_epoch_end
 
