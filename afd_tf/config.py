@@ -13,9 +13,10 @@ import tokenize
 from pathlib import Path
 
 import gin
+from gin import config_parser
+
 from afd_tf import configurables
 from afd_tf.configurables import Reference, Statement, invalid
-from gin import config_parser
 
 DEFAULTS = "afd.gin"
 DEFAULT_PAIRING = "pairings/digits_resnet8_resnet20.gin"

@@ -1,11 +1,11 @@
 import inspect
 import sys
 
+import gin
 import keras
 import pytest
 import tiny
 
-import gin
 from afd_tf import OnlineDistiller, config, configurables
 from afd_tf.optimization import DEFAULTS
 

@@ -46,7 +46,27 @@ class Command(NamedTuple):
     takes_arguments: bool = False
 
 
-def main(command, argv=None):
+def entry_points(command):
+    """Return the functions of a command's module.
+
+    Args:
+        command: Command.
+
+    Returns:
+        `main(argv=None)`, which runs the command and returns the exit status, and
+        `run()`, which runs it as a program and exits.
+    """
+
+    def main(argv=None):
+        return _main(command, argv)
+
+    def run():
+        sys.exit(main())
+
+    return main, run
+
+
+def _main(command, argv=None):
     """Run a command.
 
     Args:

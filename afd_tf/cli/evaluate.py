@@ -1,7 +1,5 @@
 """afd-evaluate: accuracy of a run's networks, or of an export."""
 
-import sys
-
 from absl import flags
 
 from afd_tf.cli import command
@@ -107,16 +105,7 @@ COMMAND = command.Command(
     execute=_execute,
 )
 
-
-def main(argv=None):
-    """Run afd-evaluate with `argv` (without the program's name); return the status."""
-    return command.main(COMMAND, argv)
-
-
-def run():
-    """Run afd-evaluate as a program."""
-    sys.exit(main())
-
+main, run = command.entry_points(COMMAND)
 
 if __name__ == "__main__":
     run()

@@ -1,6 +1,5 @@
 """afd-export: take one network of a run home."""
 
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -72,16 +71,7 @@ COMMAND = command.Command(
     execute=_execute,
 )
 
-
-def main(argv=None):
-    """Run afd-export with `argv` (without the program's name); return the status."""
-    return command.main(COMMAND, argv)
-
-
-def run():
-    """Run afd-export as a program."""
-    sys.exit(main())
-
+main, run = command.entry_points(COMMAND)
 
 if __name__ == "__main__":
     run()

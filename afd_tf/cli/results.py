@@ -1,6 +1,5 @@
 """afd-results: one table of any runs."""
 
-import sys
 from pathlib import Path
 
 from afd_tf.cli import command
@@ -39,16 +38,7 @@ COMMAND = command.Command(
     takes_arguments=True,
 )
 
-
-def main(argv=None):
-    """Run afd-results with `argv` (without the program's name); return the status."""
-    return command.main(COMMAND, argv)
-
-
-def run():
-    """Run afd-results as a program."""
-    sys.exit(main())
-
+main, run = command.entry_points(COMMAND)
 
 if __name__ == "__main__":
     run()

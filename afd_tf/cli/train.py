@@ -119,16 +119,7 @@ COMMAND = command.Command(
     execute=_execute,
 )
 
-
-def main(argv=None):
-    """Run afd-train with `argv` (without the program's name); return the status."""
-    return command.main(COMMAND, argv)
-
-
-def run():
-    """Run afd-train as a program."""
-    sys.exit(main())
-
+main, run = command.entry_points(COMMAND)
 
 if __name__ == "__main__":
     run()
