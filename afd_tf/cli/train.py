@@ -43,7 +43,7 @@ def _define(values):
     flags.DEFINE_enum(
         "strategy",
         None,
-        ["auto", "single", "mirrored", "multi_worker"],
+        ["auto", "single", "mirrored"],
         "One device or several.",
         flag_values=values,
     )
@@ -85,6 +85,7 @@ def _execute(values, arguments, argv):
     )
     run = RunDirectory(workdir)
     if not values.dry_run:
+        run.check(text)
         finished = run.results.is_file()
         print(f"{run.path}: {'finished before' if finished else 'run directory'}.")
     again = command_line("afd-train", argv)

@@ -18,6 +18,12 @@ def strategy(name="auto"):
     Raises:
         ValueError: if the name is unknown, or "multi_worker".
     """
+    if name == "multi_worker":
+        raise ValueError(
+            "Invalid value for argument `strategy`. Expected 'auto', 'single' or "
+            "'mirrored': training over several machines is not available yet. "
+            "Received: strategy='multi_worker'."
+        )
     return lookup("strategy", name, STRATEGIES)()
 
 
@@ -38,17 +44,8 @@ def _mirrored():
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _multi_worker():
-    raise ValueError(
-        "Invalid value for argument `strategy`. Expected 'auto', 'single' or "
-        "'mirrored': training over several machines is not available yet. "
-        "Received: strategy='multi_worker'."
-    )
-
-
 STRATEGIES = {
     "auto": _auto,
     "single": _single,
     "mirrored": _mirrored,
-    "multi_worker": _multi_worker,
 }
