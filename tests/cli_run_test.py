@@ -105,6 +105,14 @@ def test_results_are_tabled_with_what_is_missing(run, tmp_path, capsys):
     assert f"{tmp_path / 'notes'}: not a run" in output
 
 
+def test_results_of_nothing_to_show_are_a_mistake_that_names_why(tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    assert results.main([str(tmp_path / "notes")]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{tmp_path / 'notes'}: not a run, it has no config.gin." in output.err
+
+
 def test_results_need_no_tensorflow(run):
     code = (
         "import sys; from afd_tf.cli import results; "

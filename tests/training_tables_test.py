@@ -99,6 +99,15 @@ def test_unequal_numbers_of_seeds_and_repeated_seeds_are_said(tmp_path):
     assert any("numbers of seeds differ" in remark for remark in remarks)
 
 
+def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "a", 0.5)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    table, remarks = tables.compare(["a", "./a", str(tmp_path / "a"), "link"])
+    assert cells(table)[2][:5] == ["a", "digits", "afd", "2", "1"]
+    assert remarks == []
+
+
 def test_nothing_finished_gives_no_table(tmp_path):
     table, remarks = tables.compare([run(tmp_path / "a", 0.5, finished=False)])
     assert table == ""

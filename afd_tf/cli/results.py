@@ -19,8 +19,9 @@ def _execute(values, arguments, argv):
     from afd_tf.training.tables import compare
 
     table, remarks = compare(arguments)
-    if table:
-        print(table)
+    if not table:
+        raise ValueError(" ".join(["Expected at least one finished run.", *remarks]))
+    print(table)
     for remark in remarks:
         print(remark)
     return 0

@@ -32,14 +32,17 @@ def compare(paths):
     """Put runs into one table; those that differ in nothing but the seed together.
 
     Args:
-        paths: iterable of paths of run directories.
+        paths: iterable of paths of run directories; one given twice counts once.
 
     Returns:
         str, the table ("" if no run is finished), and a list of str, remarks on runs
         that are not in it and on what cannot be compared.
     """
     runs, remarks = [], []
+    distinct = {}
     for path in map(Path, paths):
+        distinct.setdefault(path.expanduser().resolve(), path)
+    for path in distinct.values():
         run = RunDirectory(path)
         if not run.config.is_file():
             remarks.append(f"{path}: not a run, it has no config.gin.")
