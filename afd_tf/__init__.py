@@ -5,6 +5,8 @@ as a Keras model with its own training step.
 """
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_tf._version import __version__
@@ -27,13 +29,24 @@ __all__ = [
 
 
 def __getattr__(name):
-    # Resolved on first use, so that `import afd_tf` costs nothing before it is needed.
     if name == "OnlineDistiller":
         return importlib.import_module("afd_tf.distiller").OnlineDistiller
     if name in __all__:
         return importlib.import_module(f"afd_tf.{name}")
-    raise AttributeError(f"module 'afd_tf' has no attribute {name!r}")
+    message = f"module 'afd_tf' has no attribute {name!r}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])
 
 
 def __dir__():
     return sorted(__all__)
+
+
+def _is_command():
+    program = Path(sys.argv[0]).name if getattr(sys, "argv", None) else ""
+    return program == "-m" or program.startswith("afd-")
+
+
+# Keras finds the classes of a saved model among those imported. Only the commands wait:
+# they check what was typed before they load TensorFlow, which takes seconds.
+if not _is_command():
+    importlib.import_module("afd_tf.distiller")

@@ -7,6 +7,13 @@ import tensorflow as tf
 
 from afd_tf import topology as topologies
 
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "afd_tf trains with Keras' TensorFlow backend. Received: backend "
+        f"'{keras.backend.backend()}'. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Wiring:

@@ -174,6 +174,19 @@ def _phases(model, arguments):
     )
 
 
+def check_alias(logit_optimizer):
+    """Check that one of the two names of the logit optimizer is in use.
+
+    Raises:
+        ValueError: if `logit_optimizer` is given as well.
+    """
+    if logit_optimizer is not None:
+        raise ValueError(
+            "Arguments `optimizer` and `logit_optimizer` are two names of one thing. "
+            "Received both. Leave one out."
+        )
+
+
 def _check_optimizers(arguments):
     given = {
         role: arguments[role]

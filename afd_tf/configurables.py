@@ -47,7 +47,7 @@ def table():
         ),
         _configurable(
             OnlineDistiller.compile,
-            elsewhere=("self", "total_steps", "steps_per_execution"),
+            elsewhere=("self", "optimizer", "total_steps", "steps_per_execution"),
         ),
         _configurable(
             data.load,

@@ -1,18 +1,12 @@
 """The model that trains several networks together."""
 
 import keras
+import tensorflow as tf
 
 from afd_tf import building, compiling, evaluation, fitting, methods
 from afd_tf.naming import lookup
 from afd_tf.networks.tap import tap as tap_network
 from afd_tf.summary import summarize
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "afd_tf trains with Keras' TensorFlow backend. Received: backend "
-        f"'{keras.backend.backend()}'. Set the environment variable "
-        "KERAS_BACKEND=tensorflow before Keras is imported."
-    )
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
@@ -119,6 +113,9 @@ class OnlineDistiller(fitting.Fitting):
         self.total_steps = self.add_weight(
             name="total_steps", dtype="int64", initializer="zeros", trainable=False
         )
+        self.first_step = self.add_weight(
+            name="first_step", dtype="int64", initializer="zeros", trainable=False
+        )
         self.built = True
 
     @property
@@ -152,6 +149,7 @@ class OnlineDistiller(fitting.Fitting):
         discriminator_optimizer=None,
         loss=None,
         *,
+        optimizer=None,
         logit_schedule="auto",
         feature_schedule="auto",
         discriminator_schedule="auto",
@@ -173,6 +171,7 @@ class OnlineDistiller(fitting.Fitting):
 
         Args:
             logit_optimizer: keras optimizer for E1. Default: SGD 0.1, momentum 0.9.
+            optimizer: what Keras calls it; the same as `logit_optimizer`.
             feature_optimizer: keras optimizer for E3 (extractors and transfer layers).
                 Default: Adam 2e-5.
             discriminator_optimizer: keras optimizer for E2. Default: Adam 2e-5.
@@ -182,10 +181,10 @@ class OnlineDistiller(fitting.Fitting):
             logit_schedule: name or object of `afd_tf.schedules`, or None for a constant
                 learning rate. "auto": x0.1 at 1/2 and 3/4 of training with the default
                 optimizer, None with one of yours.
-            feature_schedule: the same; "auto" is x0.1 at 1/4 and 1/2.
-            discriminator_schedule: the same; "auto" is x0.1 at 1/4 and 1/2.
-            weight_decay: "coupled" (L2, added to gradients before the optimizer's
-                moments), "decoupled" (Keras' own) or "none".
+            feature_schedule: likewise; "auto" is x0.1 at 1/4 and 1/2.
+            discriminator_schedule: as `feature_schedule`.
+            weight_decay: "coupled" (L2 in the gradients), "decoupled" (Keras' own) or
+                "none".
             logit_weight_decay: float >= 0. Default 1e-4.
             feature_weight_decay: float >= 0. Default 0.1.
             discriminator_weight_decay: float >= 0. Default 0.1.
@@ -196,17 +195,19 @@ class OnlineDistiller(fitting.Fitting):
                 `{network}_{metric}`.
             gradient_ratio_every: int, steps between two computations of
                 `{network}_gradient_ratio`. Default 50.
-            total_steps: int, length of training for the schedules. Default None: what
-                `fit` is told.
+            total_steps: int, length of training for the schedules. Default None: each
+                call of `fit` is a training of its `epochs`.
             run_eagerly: bool, as in Keras.
             steps_per_execution: int, as in Keras.
-            jit_compile: bool, compile the step with XLA. Default False: on a CPU it
-                makes these networks slower.
+            jit_compile: bool, use XLA. Default False: on a CPU it is slower.
 
         Raises:
             ValueError: if arguments contradict each other; the message says which.
         """
         arguments = {k: v for k, v in locals().items() if k in compiling.ARGUMENTS}
+        if optimizer is not None:
+            compiling.check_alias(logit_optimizer)
+            arguments["logit_optimizer"] = optimizer
         with self.distribute_strategy.scope():
             parts = compiling.compile_parts(self, arguments)
             super().compile(
@@ -221,8 +222,8 @@ class OnlineDistiller(fitting.Fitting):
             self.feature_optimizer = feature and feature.optimizer
             self.discriminator_optimizer = judge and judge.optimizer
             self._compiled_parts = parts
-            if total_steps is not None:
-                self.total_steps.assign(total_steps)
+            self.first_step.assign(0)
+            self.total_steps.assign(total_steps or 0)
 
     def get_compile_config(self):
         if not self.compiled:
@@ -240,9 +241,11 @@ class OnlineDistiller(fitting.Fitting):
         images = evaluation.check_images(images, self.taps[0].input_shape)
         labels = evaluation.check_labels(labels, self.num_classes)
         weight = evaluation.check_weight(weight)
+        evaluation.warn_of_raw_pixels(images, self.networks)
         parts = self._compiled_parts
+        step = tf.cast(self.optimizer.iterations, tf.int64) - self.first_step
         for phase in parts.step.phases:
-            phase.set_learning_rate(self.optimizer.iterations, self.total_steps)
+            phase.set_learning_rate(step, self.total_steps)
         due = parts.ratio_due(self.optimizer.iterations)
         logits, values = parts.step(images, labels, weight, due)
         parts.update_train(labels, logits, values, self.ensemble)

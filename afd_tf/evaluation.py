@@ -1,5 +1,8 @@
 """What networks say of images, alone and together, and how right they are."""
 
+import warnings
+
+import keras
 import tensorflow as tf
 from keras import ops
 
@@ -76,6 +79,23 @@ def check_images(images, shape):
         f"channels). Received: a batch of shape {images.shape}. Build the "
         "networks with `input_shape=` of the images, or resize the images."
     )
+
+
+def warn_of_raw_pixels(images, networks):
+    """Warn of integer images in networks that do not rescale them."""
+    scalers = (keras.layers.Rescaling, keras.layers.Normalization)
+    scaled = any(
+        isinstance(layer, scalers)
+        for network in networks
+        for layer in network._flatten_layers()
+    )
+    if images.dtype.is_integer and not scaled:
+        warnings.warn(
+            f"Images are integers ({images.dtype.name}) and no network has a Rescaling "
+            "or Normalization layer: pixels up to 255 make training diverge. Give "
+            "floats of mean 0 and standard deviation 1, as `afd_tf.data` does.",
+            stacklevel=2,
+        )
 
 
 def check_labels(labels, classes):

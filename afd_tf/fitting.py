@@ -47,8 +47,8 @@ class TrainingLength(keras.callbacks.Callback):
                 "discriminator_schedule=None)."
             )
         done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-        ahead = (self.params["epochs"] - self._initial_epoch) * steps
-        self.model.total_steps.assign(done + ahead)
+        self.model.first_step.assign(done - self._initial_epoch * steps)
+        self.model.total_steps.assign(self.params["epochs"] * steps)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._position is not None:

@@ -102,6 +102,8 @@ def for_each_network(metrics, network_names, taken=()):
     for network in network_names:
         own = []
         for metric in metrics or ():
+            if metric in ("accuracy", "acc"):  # what everybody writes; it is there
+                continue
             metric = keras.metrics.get(metric)
             if not isinstance(metric, keras.metrics.Metric):
                 raise TypeError(

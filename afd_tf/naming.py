@@ -10,8 +10,10 @@ def nearest(name, known):
         name: what was received, any object.
         known: iterable of str, the valid names.
     """
-    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    # In lower case, so that "AFD" is near "afd".
+    lower = {str(each).lower(): each for each in known}
+    matches = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
+    return f" Did you mean '{lower[matches[0]]}'?" if matches else ""
 
 
 def lookup(argument, name, known):

@@ -1,10 +1,16 @@
 """What the distiller derives from its networks, refuses, saves and loads."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tiny
 
+import afd_tf
 from afd_tf import OnlineDistiller, methods
 
 
@@ -203,6 +209,20 @@ def test_a_frozen_network_is_a_source_that_stays_as_it_is():
     for expected, actual in zip(before, networks[0].get_weights()):
         np.testing.assert_array_equal(actual, expected)
     assert logs["b_gradient_ratio"] > 0
+
+
+def test_a_new_process_needs_the_package_s_import_alone_to_load(tmp_path):
+    tiny.distiller(method="vanilla").save(tmp_path / "model.keras")
+    program = "import afd_tf, keras; print(keras.models.load_model('model.keras').name)"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(afd_tf.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "online_distiller\n", result.stderr
 
 
 def test_own_discriminators_and_transfers_are_used_saved_and_loaded(tmp_path):

@@ -1,10 +1,14 @@
 """Images, labels, weights and losses as users give them."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+
+from afd_tf import evaluation
 
 
 def named(**compiled):
@@ -70,3 +74,16 @@ def test_images_whose_shape_the_pipeline_does_not_know_are_taken_if_they_fit():
     hidden = hidden.batch(4).apply(tf.data.experimental.assert_cardinality(2))
     expected = model.evaluate(*tiny.batch(8), verbose=0)
     np.testing.assert_allclose(model.evaluate(hidden, verbose=0), expected, rtol=1e-5)
+
+
+def test_integer_images_are_warned_of_unless_a_network_rescales_them():
+    images, labels = tiny.batch()
+    images = np.uint8(np.clip(images, 0, 1) * 255)
+    with pytest.warns(UserWarning, match="Images are integers"):
+        tiny.distiller(method="vanilla").train_on_batch(images, labels)
+    inputs = keras.Input((6, 6, 2))
+    outputs = tiny.network()(keras.layers.Rescaling(1 / 255)(inputs))
+    scaling = keras.Model(inputs, outputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.warn_of_raw_pixels(tf.constant(images), [scaling])

@@ -203,7 +203,7 @@ def test_keras_learning_rate_callbacks_take_over_the_logit_schedule():
     np.testing.assert_allclose(np.array(rates.rates)[-1, 1], 2e-7, rtol=1e-5)
 
 
-def test_a_later_call_of_fit_adds_its_steps_to_those_done():
+def test_a_later_call_of_fit_goes_on_from_its_initial_epoch():
     images, labels = tiny.batch(8)
     model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
     model.compile(run_eagerly=True)
@@ -214,10 +214,31 @@ def test_a_later_call_of_fit_adds_its_steps_to_those_done():
     model.fit(
         images, labels, 4, epochs=4, initial_epoch=2, verbose=0, callbacks=[rates]
     )
-    assert int(model.total_steps) == 8
+    assert (int(model.first_step), int(model.total_steps)) == (0, 8)
     # The schedule is back: steps 4 to 7 of 8.
     expected = [0.01, 0.01, 0.001, 0.001]
     np.testing.assert_allclose(np.array(rates.rates)[:, 0], expected, rtol=1e-5)
+
+
+def test_each_call_of_fit_from_the_first_epoch_is_a_training_of_its_own():
+    images, labels = tiny.batch(8)
+    model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
+    model.compile()
+    rates = Rates()
+    for epochs in (2, 4):
+        model.fit(images, labels, 4, epochs=epochs, verbose=0, callbacks=[rates])
+    expected = [0.1, 0.1, 0.01, 0.001] + [0.1] * 4 + [0.01] * 2 + [0.001] * 2
+    np.testing.assert_allclose(np.array(rates.rates)[:, 0], expected, rtol=1e-5)
+
+
+def test_keras_name_of_the_optimizer_is_understood():
+    model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
+    model.compile(
+        optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    with pytest.raises(ValueError, match="two names of one thing"):
+        model.compile("sgd", optimizer="adam")
 
 
 class Driver(keras.callbacks.Callback):
@@ -290,7 +311,7 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
             "sparse_categorical_crossentropy, which takes probabilities",
         ),
         ({"loss": keras.losses.KLDivergence()}, "KLDivergence, which takes prob"),
-        ({"metrics": ["accuracy"]}, "accuracies are always reported"),
+        ({"metrics": [keras.metrics.Mean("loss")]}, "accuracies are always reported"),
         (
             {
                 "logit_optimizer": keras.optimizers.LossScaleOptimizer(
