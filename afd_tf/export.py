@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def export(
     path: str | os.PathLike[str],
     format: str = "saved_model",
     *,
-    preprocessing: Mapping[str, Any] | None = None,
+    preprocessing: Any = None,
     tolerance: float = 1e-4,
 ) -> ExportReport:
     """Write one network, and nothing of its training, to `path`.
@@ -92,10 +92,12 @@ def export(
             served as `serving_default`. Keep `loaded` for as long as it is used.
             `"keras"`: for `keras.models.load_model(path)`, made of stock layers only.
             `"litert"` and `"onnx"` need the optional requirements of that name.
-        preprocessing: What a user of the file must know to feed it (`mean`, `std`,
-            `image_shape`, `class_names`, ...), anything JSON can hold, tuples and NumPy
-            values included. Kept in `assets.extra/preprocessing.json` of a
-            SavedModel, else beside the file as `<name>.preprocessing.json`.
+        preprocessing: What a user of the file must know to feed it: the `info` that
+            `afd_tf.data.load` returns, or a mapping (`mean`, `std`, `image_shape`,
+            `class_names`, ...) of anything JSON can hold, tuples and NumPy values
+            included. `afd-evaluate` needs it. Kept in a SavedModel as
+            `assets.extra/preprocessing.json`, else beside the file as
+            `<name>.preprocessing.json`.
         tolerance: Largest accepted difference of a logit, as a fraction of the largest
             logit or of 1, whichever is larger.
 
@@ -108,14 +110,15 @@ def export(
         RuntimeError: If the file does not reproduce the network.
 
     Example:
-        >>> report = afd_tf.export.export(model.networks[0], "exports/resnet20")
-        >>> loaded = tf.saved_model.load("exports/resnet20")
+        >>> small = model.networks[0]
+        >>> report = afd_tf.export.export(small, "resnet20", preprocessing=info)
+        >>> loaded = tf.saved_model.load("resnet20")
         >>> logits = loaded.serve(images)
     """
     kind = _format(format)
     _check_network(network)
     path = _check_target(Path(path), kind)
-    described = _described(preprocessing)
+    described = _described(preprocessing, network.name)
     reference = _plain(network)
 
     with _workspace(path) as workspace:
@@ -123,7 +126,7 @@ def export(
         kind.write(reference, draft)
         error = _compare(reference, kind.load(draft), tolerance)
         if described is not None:
-            notes = _preprocessing_file(draft, folder=not kind.suffix)
+            notes = preprocessing_file(draft, folder=not kind.suffix)
             notes.parent.mkdir(exist_ok=True)
             notes.write_text(described + "\n", encoding="utf-8")
         for finished in sorted(workspace.iterdir()):
@@ -149,7 +152,7 @@ def read_preprocessing(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         The mapping, or None if the export has none.
     """
     path = Path(path)
-    file = _preprocessing_file(path, folder=path.is_dir())
+    file = preprocessing_file(path, folder=path.is_dir())
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
@@ -197,7 +200,7 @@ def _check_target(path: Path, kind: Format) -> Path:
             f"Invalid value for argument `path`. Expected a file name ending in "
             f"{kind.suffix!r}. Received: path='{path}'. Use '{path}{kind.suffix}'."
         )
-    taken = [path, _preprocessing_file(path, folder=not kind.suffix)]
+    taken = [path, preprocessing_file(path, folder=not kind.suffix)]
     taken = [str(one) for one in taken if one.exists()]
     empty_folder = not kind.suffix and path.is_dir() and not any(path.iterdir())
     if taken and not empty_folder:
@@ -233,22 +236,26 @@ def _workspace(path: Path) -> Iterator[Path]:
         raise
 
 
-def _described(preprocessing: Mapping[str, Any] | None) -> str | None:
+def _described(preprocessing: Any, network: str) -> str | None:
     if preprocessing is None:
         return None
+    if hasattr(preprocessing, "preprocessing"):  # a DataInfo, which is no part of this
+        preprocessing = {"network": network, **preprocessing.preprocessing()}
     try:
         return json.dumps(
             dict(preprocessing), indent=2, allow_nan=False, default=lambda v: v.tolist()
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Invalid value for argument `preprocessing`. Expected a mapping of what "
-            f"JSON can hold. Received: preprocessing={preprocessing!r}. Use numbers, "
-            f"strings, lists and arrays, without NaN."
+            f"Invalid value for argument `preprocessing`. Expected the info of "
+            f"`afd_tf.data.load` or a mapping of what JSON can hold. Received: "
+            f"preprocessing={preprocessing!r}. Use numbers, strings, lists and arrays, "
+            f"without NaN."
         ) from error
 
 
-def _preprocessing_file(path: Path, *, folder: bool) -> Path:
+def preprocessing_file(path: Path, *, folder: bool) -> Path:
+    """Give where the `preprocessing` of an export is, a folder or a file."""
     if folder:
         return path / "assets.extra" / _PREPROCESSING  # TensorFlow leaves it to others
     return path.with_suffix(f".{_PREPROCESSING}")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from afd_tf import data
+from afd_tf import data, networks
 from afd_tf.cli import evaluate, export, results, train
+from afd_tf.export import export as write_export
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,22 @@ def test_an_export_evaluates_as_its_network_did(run, exported, capsys):
     assert float(line[2]) == pytest.approx(expected["loss"], abs=2e-4)
 
 
+def test_an_export_from_python_evaluates_if_it_says_how_to_feed_it(tmp_path, capsys):
+    _, _, info = data.load("digits", 64)
+    small = networks.build("resnet8", info.num_classes, info.image_shape)
+    write_export(small, tmp_path / "bare")
+    assert evaluate.main([f"--model={tmp_path / 'bare'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'bare/assets.extra/preprocessing.json'}" in error
+    assert "preprocessing=info" in error
+    write_export(small, tmp_path / "part", preprocessing={"mean": 0, "std": 1})
+    assert evaluate.main([f"--model={tmp_path / 'part'}"]) == 2
+    assert "without dataset, image_shape, class_names in it" in capsys.readouterr().err
+    write_export(small, tmp_path / "small", preprocessing=info)
+    assert evaluate.main([f"--model={tmp_path / 'small'}"]) == 0
+    assert "359 images of digits" in capsys.readouterr().out
+
+
 def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, capsys):
     output = tmp_path / "a.keras"
     arguments = ["--network=resnet14", "--format=keras", f"--output={output}"]
@@ -152,8 +169,8 @@ def test_an_export_that_exists_is_not_overwritten(run, exported, capsys):
         (evaluate, [], "either --workdir"),
         (evaluate, ["--workdir=RUN", "--model=OUT"], "either --workdir"),
         (evaluate, ["--workdir=OUT"], "with a config.gin"),
-        (evaluate, ["--model=OUT"], "what afd-export wrote"),
-        (evaluate, ["--model=RUN"], "what afd-export wrote"),
+        (evaluate, ["--model=OUT"], "which does not exist"),
+        (evaluate, ["--model=RUN"], "without this file"),
         (evaluate, ["--model=EXPORT", "--dataset=digit"], "digits"),
         (results, [], "at least one run directory"),
         (results, ["OUT"], "Expected a run directory"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from afd_tf import formats
+from afd_tf import data, formats
 from afd_tf.export import export, read_preprocessing, suffix
 from afd_tf.networks.normalization import FusedBatchNormalization
 
@@ -220,6 +220,24 @@ def test_preprocessing_is_kept_beside_the_network(tmp_path):
     assert read_preprocessing(tmp_path / "net.keras") == expected
     export(small_network(), tmp_path / "bare")
     assert read_preprocessing(tmp_path / "bare") is None
+
+
+def test_the_info_of_loaded_data_is_preprocessing_too(tmp_path):
+    _, _, info = data.load("digits", 64)
+
+    export(small_network(), tmp_path / "net", preprocessing=info)
+
+    written = read_preprocessing(tmp_path / "net")
+    assert written == {
+        "network": "small",
+        "dataset": "digits",
+        "input": "float32 (batch, height, width, channels), (pixel / 255 - mean) / std",
+        "output": "logits (batch, classes)",
+        "image_shape": [16, 16, 1],
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "class_names": list("0123456789"),
+    }
 
 
 def test_an_empty_folder_is_a_valid_target_and_parents_are_made(tmp_path):

@@ -46,6 +46,24 @@ class DataInfo:
     split_seed: int
     in_memory: bool
 
+    def preprocessing(self):
+        """Describe what a network trained on this must be fed and what it answers.
+
+        Returns:
+            dict that JSON can hold. Images are float32, `(pixel / 255 - mean) / std`.
+        """
+        return {
+            # A folder's own name is none to load it by, and its path stays here.
+            "dataset": "image_folder" if self.source == "image folder" else self.name,
+            "input": "float32 (batch, height, width, channels), "
+            "(pixel / 255 - mean) / std",
+            "output": "logits (batch, classes)",
+            "image_shape": list(self.image_shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "class_names": list(self.class_names),
+        }
+
     def position(self, step):
         """Return (epoch, step within it) after `step` training steps.
 

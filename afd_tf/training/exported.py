@@ -8,11 +8,13 @@ import keras
 import numpy as np
 
 from afd_tf import building, data
-from afd_tf.export import read_preprocessing
+from afd_tf.export import preprocessing_file, read_preprocessing
 from afd_tf.formats import FORMATS
 from afd_tf.naming import lookup
 from afd_tf.training import checkpoints, experiment
 from afd_tf.training.provenance import read_dataset
+
+_NEEDED = ("dataset", "image_shape", "mean", "std", "class_names")
 
 
 def restore_network(run, networks, wanted=None, names=None):
@@ -56,18 +58,11 @@ def preprocessing(run, dataset, name, epoch):
         epoch: int, epochs finished.
 
     Returns:
-        dict that JSON can hold. Images are float32, `(pixels / 255 - mean) / std`.
+        dict that JSON can hold, see `afd_tf.data.DataInfo.preprocessing`.
     """
-    record = read_dataset(run)
-    described = {
-        "network": name,
-        "epoch": epoch,
-        "dataset": dataset if os.sep not in dataset else "image_folder",
-        "input": "float32 (batch, height, width, channels), (pixel / 255 - mean) / std",
-        "output": "logits (batch, classes)",
-    }
-    keys = ("image_shape", "mean", "std", "class_names")
-    return described | {key: record[key] for key in keys}
+    info = data.DataInfo(**read_dataset(run))
+    known_as = {} if os.sep in dataset else {"dataset": dataset}
+    return {"network": name, "epoch": epoch} | info.preprocessing() | known_as
 
 
 class Report(NamedTuple):
@@ -96,12 +91,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
         ValueError: if there is no export, or the data does not fit it.
     """
     path = Path(path)
-    described = read_preprocessing(path) if path.exists() else None
-    if described is None:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected what afd-export wrote. "
-            f"Received: model={str(path)!r}."
-        )
+    described = _described(path)
     height, width, channels = described["image_shape"]
     _, test, info = data.load(
         dataset or described["dataset"],
@@ -127,12 +117,34 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
         losses.append(log_sums - shifted[np.arange(len(labels)), labels])
         right.append(logits.argmax(axis=-1) == labels)
     return Report(
-        name=described["network"],
+        name=described.get("network", path.stem),
         dataset=info.name,
         examples=info.test_examples,
         accuracy=float(np.concatenate(right).mean()),
         loss=float(np.concatenate(losses).mean()),
     )
+
+
+def _described(path):
+    """Return the export's preprocessing, with all that evaluation needs."""
+    if not path.exists():
+        raise ValueError(
+            "Invalid value for argument `model`. Expected an exported network. "
+            f"Received: model={str(path)!r}, which does not exist."
+        )
+    described = read_preprocessing(path)
+    lacking = [key for key in _NEEDED if key not in (described or {})]
+    if described is None or lacking:
+        file = preprocessing_file(path, folder=path.is_dir())
+        what = f"{', '.join(lacking)} in it" if described is not None else "this file"
+        raise ValueError(
+            "Invalid value for argument `model`. Expected an exported network with "
+            f"{str(file)!r}, which says how to feed it. Received: model="
+            f"{str(path)!r} without {what}. Export it by afd-export, or from Python "
+            "by afd_tf.export.export(network, path, preprocessing=info), with the "
+            "info that afd_tf.data.load returned."
+        )
+    return described
 
 
 def _format_of(path):
