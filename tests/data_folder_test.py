@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from afd_tf import data
+from afd_tf.data import splits
 
 RED, GREEN = (200, 0, 0), (0, 180, 0)
 
@@ -58,6 +59,7 @@ def test_train_and_test_folders_are_read_as_they_are(folder):
     train, test, info = load(folder)
     assert (info.name, info.class_names) == ("photos", ("cat", "dog"))
     assert (info.train_examples, info.test_examples) == (10, 5)
+    assert info.preprocessing()["dataset"] == "image_folder"
     assert info.image_shape == (6, 6, 3)
     assert info.evaluated_split == "test"
     assert all_labels(test).tolist() == [0, 0, 0, 1, 1]
@@ -109,6 +111,30 @@ def test_class_folders_alone_are_split_stratified(tmp_path, above):
     assert len(levels[0] | levels[1]) == 30
     again = load(tmp_path, 24, seed=5)[1]
     np.testing.assert_array_equal(all_images(test), all_images(again))
+
+
+def test_a_class_too_small_to_split_is_named_with_what_it_needs(tmp_path, caplog):
+    populate(tmp_path / "none", {"cat": 1, "dog": 1})
+    message = r"`test_fraction`.*0\.2, and of class 'cat' 1 of the 5 examples"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "none")
+    populate(tmp_path / "some", {"ant": 5, "cat": 1, "dog": 10})
+    _, test, _ = load(tmp_path / "some")
+    assert sorted(all_labels(test)) == [0, 2, 2]
+    assert (
+        "for one to be tested on: 'cat' (1). At test_fraction=0.2 a class needs 5."
+        in (caplog.text)
+    )
+    with pytest.raises(ValueError, match=r"`validation`.*'cat' 1 of the 100 examples"):
+        load(tmp_path / "some", validation=0.01)
+
+
+@pytest.mark.parametrize(("fraction", "needed"), [(0.2, 5), (0.3, 4), (0.9, 2)])
+def test_the_examples_that_a_class_needs_are_enough(fraction, needed):
+    assert splits.examples_needed(fraction) == needed
+    for seed in range(3):
+        _, held = splits.stratified(np.repeat([0, 1], [needed, 30]), fraction, seed)
+        assert held.min() < needed
 
 
 def test_a_class_may_be_called_train(tmp_path):

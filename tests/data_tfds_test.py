@@ -218,9 +218,13 @@ def test_nothing_is_downloaded_or_left_behind_without_being_allowed(tmp_path):
     with pytest.raises(ValueError, match="`name`") as caught:
         data.load("cifar10", 8, data_dir=tmp_path)
     assert str(tmp_path) in str(caught.value)
+    assert "where it was not found" in str(caught.value)
     assert "`download=True`" in str(caught.value)
-    with pytest.raises(ValueError, match="not found"):
-        data.load("cifar10", 8, data_dir=tmp_path / "missing")
+    assert "--gin_param='load_data.download = True'" in str(caught.value)
+    missing = tmp_path / "missing"
+    with pytest.raises(ValueError, match="which does not exist") as caught:
+        data.load("cifar10_corrupted/fog_1:1.0.0", 8, data_dir=missing)
+    assert f"{missing}/cifar10_corrupted/fog_1/1.0.0/" in str(caught.value)
     assert listing(tmp_path) == []
 
 

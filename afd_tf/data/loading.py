@@ -116,7 +116,9 @@ def load(
         )
     )
     if validation:
-        kept, held = stratified(source.train.labels, validation, split_seed)
+        kept, held = stratified(
+            source.train.labels, validation, split_seed, names=source.class_names
+        )
         train, test = source.train.subset(kept), source.train.subset(held)
         evaluated_split = "validation"
     else:

@@ -1,9 +1,11 @@
 """Seeded stratified splits."""
 
+import math
+
 import numpy as np
 
 
-def stratified(labels, fraction, seed, argument="validation"):
+def stratified(labels, fraction, seed, argument="validation", names=None):
     """Set a fraction of every class aside.
 
     Class shares are rounded by largest remainder, so that the total is
@@ -14,6 +16,7 @@ def stratified(labels, fraction, seed, argument="validation"):
         fraction: float in (0, 1).
         seed: int in [0, 2**32).
         argument: str, the option's name for the message.
+        names: sequence of str, the classes' names for the message, or None.
 
     Returns:
         Two int64 arrays, rows kept and rows set aside: disjoint, ascending, together
@@ -32,13 +35,23 @@ def stratified(labels, fraction, seed, argument="validation"):
     aside[by_remainder[: max(missing, 0)]] += 1
     aside = np.minimum(aside, counts - 1)
     if aside.sum() == 0:
+        label, count = classes[counts.argmin()], counts.min()
+        name = names[label] if names else int(label)
         raise ValueError(
             f"Invalid value for argument `{argument}`. Expected a fraction that sets "
             f"at least one of {len(labels)} examples in {len(classes)} classes aside. "
-            f"Received: {argument}={fraction}"
+            f"Received: {argument}={fraction}, and of class {name!r} {count} "
+            f"of the {examples_needed(fraction)} examples that it needs for one to be "
+            "set aside. Add examples or raise the fraction."
         )
     held = np.zeros(len(labels), bool)
     for label, count in zip(classes, aside, strict=True):
         rows = np.flatnonzero(labels == label)
         held[random.permutation(rows)[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def examples_needed(fraction):
+    """Return how many examples a class needs for `stratified` to set one aside."""
+    # Rounded, so that 1 / (1 / 49) is 49; one example always stays.
+    return max(2, math.ceil(round(1 / fraction, 6)))

@@ -10,7 +10,7 @@ import numpy as np
 from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.sources.base import Request, Source
 from afd_tf.data.sources.images import read_image, read_size
-from afd_tf.data.splits import stratified
+from afd_tf.data.splits import examples_needed, stratified
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _SPLITS = {"test": ("test",), "validation": ("validation", "val")}
@@ -59,8 +59,9 @@ def open_image_folder(request: Request) -> Source:
     else:
         split_name = "test"
         kept, held = stratified(
-            labels, request.test_fraction, request.split_seed, "test_fraction"
+            labels, request.test_fraction, request.split_seed, "test_fraction", classes
         )
+        _warn_of_small_classes(labels, held, classes, request.test_fraction)
         train = build([paths[row] for row in kept], labels[kept])
 
         def open_test():
@@ -207,6 +208,24 @@ def _warn(notes):
         more = f" and {len(notes) - 3} more" if len(notes) > 3 else ""
         logging.getLogger("afd_tf").warning(
             "Left out of the image folder (hidden, or not images): %s%s", shown, more
+        )
+
+
+def _warn_of_small_classes(labels, held, classes, fraction):
+    counts = np.bincount(labels)
+    small = np.setdiff1d(labels, labels[held])
+    if len(small):
+        shown = ", ".join(
+            f"{classes[label]!r} ({counts[label]})" for label in small[:3]
+        )
+        more = f" and {len(small) - 3} more" if len(small) > 3 else ""
+        logging.getLogger("afd_tf").warning(
+            "Classes with too few images for one to be tested on: %s%s. At "
+            "test_fraction=%s a class needs %s.",
+            shown,
+            more,
+            fraction,
+            examples_needed(fraction),
         )
 
 

@@ -61,9 +61,8 @@ def open_tfds(request: Request) -> Source:
     evaluated = next((s for s in (preferred, "validation") if s in splits), None)
     if evaluated is None:
         whole = _open_split(builder, "train", image_key, label_key, request)
-        kept, held = stratified(
-            whole.labels, request.test_fraction, request.split_seed, "test_fraction"
-        )
+        fraction, seed = request.test_fraction, request.split_seed
+        kept, held = stratified(whole.labels, fraction, seed, "test_fraction", names)
         train = whole.subset(kept)
 
         def open_test():
@@ -101,12 +100,7 @@ def _builder(request):
     if name not in tfds.list_builders():
         raise _unknown(request.name)
     if not request.download:
-        raise ValueError(
-            f"Invalid value for argument `name`. Expected a prepared data set; "
-            f"{request.name!r} was not found in {root!r}. Set `data_dir` to the folder "
-            "of your prepared sets, or allow the download with `download=True`. "
-            f"Received: name={request.name!r}"
-        )
+        raise _not_prepared(request.name, root, parsed)
     try:
         builder = tfds.builder(request.name, data_dir=root, try_gcs=False)
         builder.download_and_prepare()
@@ -118,6 +112,20 @@ def _builder(request):
             f"{type(error).__name__}: {first_line}"
         ) from error
     return builder
+
+
+def _not_prepared(name, root, parsed):
+    short, config, version = parsed.groups()
+    parts = [short, *([config] if config else []), version or "<version>"]
+    wanted = os.path.join(root, *parts, "features.json")
+    where = "where it was not found" if os.path.isdir(root) else "which does not exist"
+    return ValueError(
+        f"Invalid value for argument `name`. Expected a prepared data set, {wanted!r}. "
+        f"Received: name={name!r} with the folder {root!r}, {where}. Set `data_dir` "
+        "(--data_dir) to the folder of your prepared sets, or allow the download: "
+        "`download=True` from Python, --gin_param='load_data.download = True' on the "
+        "command line."
+    )
 
 
 def _unknown(name):
