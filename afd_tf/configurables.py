@@ -18,6 +18,12 @@ _OPTIMIZERS = [
     "Lion",
     "Lamb",
 ]
+# How to give a value that has no default.
+_EXAMPLES = {
+    "train.networks": " Name a file in pairings/ before your own, such as "
+    "--gin_file=pairings/digits_resnet8_resnet20, or add "
+    '--gin_param=\'train.networks = ["resnet8", "resnet20"]\'.'
+}
 _LOSSES = ["SparseCategoricalCrossentropy", "CategoricalCrossentropy"]
 
 
@@ -239,9 +245,8 @@ def _check_scope(statement, used):
 def _check_required(statements):
     last = {(s.scope, s.name, s.parameter): s for s in statements}
     for statement in filter(is_required, last.values()):
-        raise invalid(
-            statement.where,
-            f"a value for `{statement.name}.{statement.parameter}`, from a file in "
-            "pairings/ or a --gin_param",
-            "none",
+        name = f"{statement.name}.{statement.parameter}"
+        raise ValueError(
+            f"Invalid configuration. `{name}` has no value. Expected one from a file "
+            f"or a parameter. Received: none.{_EXAMPLES.get(name, '')}"
         )

@@ -184,8 +184,17 @@ def test_bad_syntax_in_a_file_is_reported_with_its_line(tmp_path):
 
 
 def test_a_required_value_that_nobody_gives_is_named():
-    with pytest.raises(ValueError, match=r"afd\.gin:\d+.*`train\.networks`"):
-        config.load(["datasets/digits"])
+    with pytest.raises(ValueError, match=r"`train\.networks` has no value") as caught:
+        config.load(["datasets/image_folder"])
+    assert "afd.gin" not in str(caught.value)
+    # Both ways that the message names give a complete configuration.
+    example = 'train.networks = ["resnet8", "resnet20"]'
+    pairing = "pairings/digits_resnet8_resnet20"
+    assert f"--gin_param='{example}'" in str(caught.value)
+    assert f"--gin_file={pairing}," in str(caught.value)
+    config.load(["datasets/image_folder"], [example])
+    config.load([pairing, "datasets/image_folder"])
+    assert config.settings()["dataset"] == "image_folder"
 
 
 def test_a_value_that_keras_refuses_is_a_configuration_error():
