@@ -13,6 +13,7 @@ import tensorflow as tf
 from afd_tf import data, networks
 from afd_tf.cli import evaluate, export, results, train
 from afd_tf.export import export as write_export
+from afd_tf.export import formats
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_results_of_nothing_to_show_are_a_mistake_that_names_why(tmp_path, capsy
 
 def test_results_need_no_tensorflow(run):
     code = (
-        "import sys; from afd_tf.cli import results; "
+        "import sys; sys.argv[0] = 'afd-results'; from afd_tf.cli import results; "
         f"assert results.main([{str(run)!r}]) == 0; "
         "assert 'tensorflow' not in sys.modules"
     )
@@ -147,6 +148,16 @@ def test_help_is_short_and_of_our_flags_only(capsys, command):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"usage: {command.COMMAND.name}")
     assert len(lines) < 30
+
+
+def test_help_lists_the_formats_without_tensorflow():
+    code = (
+        "import sys; sys.argv[0] = 'afd-export'; from afd_tf.cli import export; "
+        "assert export.main(['--help']) == 0; assert 'tensorflow' not in sys.modules"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"One of {', '.join(formats())}. Default: saved_model." in done.stdout
 
 
 def test_an_export_that_exists_is_not_overwritten(run, exported, capsys):

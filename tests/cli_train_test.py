@@ -41,6 +41,7 @@ def one_line(capsys):
 def test_help_and_mistyped_flags_and_files_need_no_tensorflow():
     code = """
 import sys
+sys.argv[0] = "afd-train"  # other programs load TensorFlow with the package
 from afd_tf.cli import train
 assert train.main(["--help"]) == 0
 assert train.main(["--gin_fil=x"]) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from afd_tf.cli import command
+from afd_tf.formats import FORMATS
 
 
 def _define(values):
@@ -16,7 +17,10 @@ def _define(values):
         flag_values=values,
     )
     flags.DEFINE_string(
-        "format", "saved_model", "saved_model, keras, ...", flag_values=values
+        "format",
+        "saved_model",
+        f"One of {', '.join(FORMATS)}. Default: saved_model.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "output",

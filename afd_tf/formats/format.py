@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import numpy as np
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Format:
     """
 
     suffix: str
-    write: Callable[[keras.Model, Path], None]
-    load: Callable[[Path], Callable[[np.ndarray], Any]]
+    write: Callable[["keras.Model", Path], None]
+    load: Callable[[Path], Callable[["np.ndarray"], Any]]
     modules: tuple[str, ...] = ()
     extra: str = ""
 

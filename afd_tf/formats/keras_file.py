@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-import keras
-
 from afd_tf.formats.format import Format
-from afd_tf.networks.normalization import with_stock_normalization
 
 
 def _write(network, path):
+    import keras
+
+    from afd_tf.networks.normalization import with_stock_normalization
+
     stock = with_stock_normalization(network)
     foreign = sorted(_foreign_classes(keras.saving.serialize_keras_object(stock)))
     if foreign:
@@ -35,6 +36,8 @@ def _foreign_classes(config):
 
 
 def _load(path: Path):
+    import keras
+
     loaded = keras.models.load_model(path, compile=False)
     return lambda images: loaded(images, training=False)
 

@@ -3,13 +3,13 @@
 import tempfile
 from pathlib import Path
 
-import tensorflow as tf
-
 from afd_tf.formats import saved_model
 from afd_tf.formats.format import Format
 
 
 def _write(network, path):
+    import tensorflow as tf
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "saved_model"
         saved_model.write(network, folder)

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import keras
-import tensorflow as tf
-
 from afd_tf.formats.format import Format
 
 
@@ -18,6 +15,8 @@ def serving_function(network):
         tf.function from `images` of shape `(batch, height, width, channels)` to
         logits of shape `(batch, classes)`, any batch size.
     """
+    import tensorflow as tf
+
     # A Functional model exported as it is would take a list of one tensor.
     image = network.inputs[0]
     spec = tf.TensorSpec((None, *image.shape[1:]), image.dtype, name="images")
@@ -36,6 +35,8 @@ def write(network, path):
         network: keras.Model with one input and one output.
         path: pathlib.Path of a folder that does not exist.
     """
+    import keras
+
     serve = serving_function(network)
     serve.get_concrete_function()
     archive = keras.export.ExportArchive()
@@ -51,6 +52,8 @@ def write(network, path):
 
 
 def _load(path: Path):
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(str(path))
     return lambda images: loaded.serve(tf.constant(images))
 
