@@ -61,7 +61,14 @@ def entry_points(command):
         return _main(command, argv)
 
     def run():
-        sys.exit(main())
+        try:
+            status = main()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output, `head` for instance, has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 0
+        sys.exit(status)
 
     return main, run
 
