@@ -1,5 +1,7 @@
+import contextlib
 import os
-import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -79,12 +81,31 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
             RunDirectory(path).check(CONFIG)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_place_is_refused(tmp_path):
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(ValueError, match="can be written"):
-        RunDirectory(tmp_path / "run").check(CONFIG)
-    tmp_path.chmod(stat.S_IRWXU)
+@contextlib.contextmanager
+def without_privileges():
+    """Be nobody for a moment where we are root, who may write everywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
+def test_a_place_without_permission_is_refused(mode):
+    # Not in tmp_path, whose parents are closed to others.
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)
+        place = Path(parent) / "place"
+        place.mkdir()
+        place.chmod(mode)
+        try:
+            with without_privileges(), pytest.raises(ValueError, match="can be writ"):
+                RunDirectory(place / "runs" / "run").check(CONFIG)
+        finally:
+            place.chmod(0o755)
 
 
 def test_a_place_that_cannot_be_written_is_refused():

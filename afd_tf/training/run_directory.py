@@ -52,6 +52,12 @@ class RunDirectory:
             ValueError: if the directory holds another configuration (the differing
                 settings are listed) or files of something else, or is not writable.
         """
+        try:
+            self._check(config)
+        except PermissionError as error:
+            raise self._error("a directory that can be written", str(error)) from error
+
+    def _check(self, config):
         if self.path.exists() and not self.path.is_dir():
             raise self._error("a directory", "is a file")
         if not self.config.exists():
