@@ -176,13 +176,8 @@ def test_stateless_scope_holds_the_updates_back():
     np.testing.assert_allclose(moved, layer.moving_mean, rtol=1e-6)
 
 
-@pytest.mark.multi_device
-def test_replicas_keep_their_own_statistics():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        layer = FusedBatchNormalization()
-        layer.build((None, None, None, 7))
-    x = data().astype("float32")
+def on_two_replicas(strategy, layer, x):
+    """Return the layer's outputs in training, each replica given half of `x`."""
 
     @tf.function
     def step():
@@ -192,7 +187,18 @@ def test_replicas_keep_their_own_statistics():
 
         return strategy.run(replica)
 
-    values = strategy.experimental_local_results(step())
+    return strategy.experimental_local_results(step())
+
+
+@pytest.mark.multi_device
+def test_replicas_keep_their_own_statistics():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layer = FusedBatchNormalization()
+        layer.build((None, None, None, 7))
+    x = data().astype("float32")
+
+    values = on_two_replicas(strategy, layer, x)
     for half, y in zip(np.split(x, 2), values, strict=True):
         alone = FusedBatchNormalization()
         np.testing.assert_allclose(y, alone(half, training=True), atol=1e-5)
@@ -212,15 +218,7 @@ def test_synchronised_replicas_equal_one_device(make):
         layer.build((None, None, None, 7))
     x = data().astype("float32")
 
-    @tf.function
-    def step():
-        def replica():
-            i = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return layer(tf.gather(tf.split(tf.constant(x), 2), i), training=True)
-
-        return strategy.run(replica)
-
-    y = np.concatenate(strategy.experimental_local_results(step()))
+    y = np.concatenate(on_two_replicas(strategy, layer, x))
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
