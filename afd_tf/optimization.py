@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from afd_tf import schedules
+from afd_tf.kernels import use_kernels
 
 _NORMALIZATION = ("gamma", "beta")
 
@@ -120,6 +121,7 @@ class Phase:
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.variables)
         _load_all_or_nothing(self.optimizer)
+        use_kernels(self.inner_optimizer)
         rate = ops.convert_to_numpy(self.optimizer.learning_rate)
         self.base_learning_rate = float(rate)
         # True while a callback sets the learning rate in place of the schedule.

@@ -37,6 +37,7 @@ FAMILIES = {
     },
     "export": {"export", "formats"},
     "naming": {"naming", "_version"},
+    "optimization": {"kernels", "optimization"},
 }
 RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}
 FAMILY = {member: part for part, members in FAMILIES.items() for member in members}

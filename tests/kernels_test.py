@@ -1,0 +1,98 @@
+"""Updates by kernels against those that Keras writes out."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from afd_tf.kernels import use_kernels
+
+OPTIMIZERS = {
+    "sgd": partial(keras.optimizers.SGD, 0.1),
+    "momentum": partial(keras.optimizers.SGD, 0.1, momentum=0.9),
+    "nesterov": partial(keras.optimizers.SGD, 0.1, momentum=0.9, nesterov=True),
+    "clipped": partial(keras.optimizers.SGD, 0.1, momentum=0.9, clipnorm=0.1),
+    "accumulated": partial(keras.optimizers.Adam, 0.01, gradient_accumulation_steps=2),
+    "adam": partial(keras.optimizers.Adam, 0.01, beta_1=0.8, epsilon=1e-3),
+    "adamw": partial(keras.optimizers.AdamW, 0.01, weight_decay=0.1),
+    "amsgrad": partial(keras.optimizers.Adam, 0.01, amsgrad=True),
+    "rmsprop": partial(keras.optimizers.RMSprop, 0.01),
+}
+WITH_KERNELS = {
+    "sgd": {"ResourceApplyGradientDescent"},
+    "momentum": {"ResourceApplyKerasMomentum"},
+    "adam": {"ResourceApplyAdam"},
+    "adamw": {"ResourceApplyAdam"},
+    "amsgrad": set(),
+    "accumulated": set(),
+    "rmsprop": set(),
+}
+
+
+def train(make, kernels, strategy=None, dtype="float32", steps=4):
+    """Return all variables after some steps, and the operations of a step."""
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        variables = [
+            keras.Variable(np.linspace(-1, 1, 5), dtype=dtype),
+            keras.Variable(np.ones((2, 3)), dtype=dtype),
+        ]
+        optimizer = make()
+        optimizer.build(variables)
+        if kernels:
+            use_kernels(optimizer)
+
+    @tf.function
+    def step(scale):
+        def on_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            share = tf.cast(replica + 1, dtype) * scale
+            a, b = (v.value for v in variables)
+            optimizer.apply([tf.sin(a) * share, 0.3 * b * share], variables)
+
+        strategy.run(on_replica)
+
+    for i in range(steps):
+        step(tf.constant(i + 1.0, dtype))
+    graph = step.get_concrete_function(tf.constant(1.0, dtype)).graph
+    operations = {op.type for op in graph.get_operations()}
+    return [np.array(v) for v in variables + optimizer.variables], operations
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_kernels_move_all_variables_as_keras_does(name):
+    # Keras rounds its constants to float32 whatever the dtype.
+    written_out, _ = train(OPTIMIZERS[name], kernels=False, dtype="float64")
+    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, dtype="float64")
+    for a, b in zip(by_kernel, written_out, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("name", ["nesterov", "adamw"])
+def test_kernels_move_the_variables_of_every_replica(name):
+    strategy = partial(tf.distribute.MirroredStrategy, ["CPU:0", "CPU:1"])
+    written_out, _ = train(OPTIMIZERS[name], kernels=False, strategy=strategy())
+    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, strategy=strategy())
+    for a, b in zip(by_kernel, written_out, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITH_KERNELS)
+def test_one_kernel_serves_where_the_equation_is_the_kernels(name):
+    _, operations = train(OPTIMIZERS[name], kernels=True)
+    used = {o for o in operations if o.startswith("ResourceApply")}
+    assert used == WITH_KERNELS[name]
+
+
+def test_an_update_of_the_users_own_is_left_alone():
+    class Halved(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient / 2, variable, learning_rate)
+
+    half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
+    whole, _ = train(partial(keras.optimizers.SGD, 0.1), kernels=True, steps=1)
+    start = np.linspace(-1, 1, 5)
+    np.testing.assert_allclose(2 * (half[0] - start), whole[0] - start, atol=1e-6)
