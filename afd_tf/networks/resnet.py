@@ -94,9 +94,18 @@ def _block(build, x, filters, stride, shortcut, name, output_name):
 
 def _subsample(x, stride, filters):
     """Take every `stride`-th position, the one on which the convolution is centred."""
-    height, width = (_first(size, stride) for size in x.shape[1:3])
-    x = x[:, height::stride, width::stride, :]
-    return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, filters - x.shape[-1])))
+    ops = keras.ops
+    height, width, channels = x.shape[1:]
+    if stride == 2 and height % 2 == width % 2 == 0:
+        # As slices with a step, but four times as fast: whole rows are copied, and the
+        # gradient is a concatenation.
+        rows = ops.reshape(x, (-1, height // 2, 2, width * channels))
+        x = ops.unstack(rows, num=2, axis=2)[1]
+        columns = ops.reshape(x, (-1, height // 2, width // 2, 2, channels))
+        x = ops.unstack(columns, num=2, axis=3)[1]
+    else:
+        x = x[:, _first(height, stride) :: stride, _first(width, stride) :: stride, :]
+    return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, filters - channels)))
 
 
 def _first(size, stride):
