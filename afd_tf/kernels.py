@@ -1,5 +1,7 @@
 """Updates of Keras' SGD and Adam by one kernel per variable."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -33,7 +35,10 @@ def use_kernels(optimizer):
 
 
 def _sgd(optimizer):
-    def update(gradient, variable, rate):
+    def constants(rate):
+        return rate, tf.constant(optimizer.momentum, rate.dtype)
+
+    def update(gradient, variable, rate, momentum):
         if not optimizer.momentum:
             tf.raw_ops.ResourceApplyGradientDescent(
                 var=variable.handle, alpha=rate, delta=gradient
@@ -45,49 +50,70 @@ def _sgd(optimizer):
             accum=optimizer.momentums[index].value.handle,
             lr=rate,
             grad=gradient,
-            momentum=tf.constant(optimizer.momentum, gradient.dtype),
+            momentum=momentum,
             use_nesterov=optimizer.nesterov,
         )
 
-    _replace(optimizer, update)
+    _replace(optimizer, constants, update)
 
 
 def _adam(optimizer):
     if optimizer.amsgrad:
         return
 
-    def update(gradient, variable, rate):
+    def constants(rate):
+        steps = tf.cast(optimizer.iterations.value + 1, rate.dtype)
+        beta_1 = tf.constant(optimizer.beta_1, rate.dtype)
+        beta_2 = tf.constant(optimizer.beta_2, rate.dtype)
+        epsilon = tf.constant(optimizer.epsilon, rate.dtype)
+        return rate, beta_1, beta_2, beta_1**steps, beta_2**steps, epsilon
+
+    def update(gradient, variable, rate, beta_1, beta_2, power_1, power_2, epsilon):
         index = optimizer._get_variable_index(variable)
-        steps = tf.cast(optimizer.iterations.value + 1, gradient.dtype)
-        beta_1 = tf.constant(optimizer.beta_1, gradient.dtype)
-        beta_2 = tf.constant(optimizer.beta_2, gradient.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=optimizer._momentums[index].value.handle,
             v=optimizer._velocities[index].value.handle,
-            beta1_power=beta_1**steps,
-            beta2_power=beta_2**steps,
+            beta1_power=power_1,
+            beta2_power=power_2,
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=tf.constant(optimizer.epsilon, gradient.dtype),
+            epsilon=epsilon,
             grad=gradient,
         )
 
-    _replace(optimizer, update)
+    _replace(optimizer, constants, update)
 
 
 _KERNELS = {keras.optimizers.SGD: _sgd, keras.optimizers.Adam: _adam}
 
 
-def _replace(optimizer, update):
-    written_out = optimizer.update_step
+def _replace(optimizer, constants, update):
+    """Replace the optimizer's update of a variable.
 
-    def update_step(gradient, variable, learning_rate):
+    Args:
+        optimizer: keras.optimizers.Optimizer.
+        constants: function from the learning rate, a scalar tensor, to the scalar
+            tensors that the updates of all variables in a step share.
+        update: function of gradient, variable and these scalars.
+    """
+    # The class's own, so that replacing twice is replacing once.
+    update_all = functools.partial(type(optimizer)._backend_update_step, optimizer)
+    written_out = functools.partial(type(optimizer).update_step, optimizer)
+
+    def with_constants(gradients, variables, learning_rate):
+        # In place of the learning rate: what goes with it to every replica.
+        rate = tf.cast(learning_rate, variables[0].dtype)
+        update_all(gradients, variables, constants(rate))
+
+    def update_step(gradient, variable, shared):
         if isinstance(gradient, tf.IndexedSlices):
-            written_out(gradient, variable, learning_rate)
+            written_out(gradient, variable, shared[0])
             return
         dtype = variable.dtype
-        update(tf.cast(gradient, dtype), variable, tf.cast(learning_rate, dtype))
+        shared = [tf.cast(scalar, dtype) for scalar in shared]
+        update(tf.cast(gradient, dtype), variable, *shared)
 
+    optimizer._backend_update_step = with_constants
     optimizer.update_step = update_step

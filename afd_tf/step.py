@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from afd_tf import losses
+from afd_tf.backlog import bound_backlog
 from afd_tf.building import Wiring
 from afd_tf.methods import Method
 from afd_tf.optimization import Phase
@@ -126,6 +127,7 @@ class TrainStep:
         )
         values.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
         if not self.fresh:
+            bound_backlog()
             phases.logit.apply(gradients)
         phases.feature.apply(feature_gradients)
         return logits, values

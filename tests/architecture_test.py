@@ -27,6 +27,7 @@ LAYERS = [
 FAMILIES = {
     "config": {"config", "configurables"},
     "distiller": {
+        "backlog",
         "building",
         "compiling",
         "distiller",
