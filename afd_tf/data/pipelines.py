@@ -7,6 +7,8 @@ from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.position import EpochPosition
 
 AUTOTUNE = tf.data.AUTOTUNE
+# Nothing here branches on a tensor; to convert such functions takes a second.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 def training(examples, batch_size, seed, augmentation, mean, std):
@@ -33,6 +35,7 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     position = EpochPosition(steps)
     one_by_one = isinstance(examples, OnDemand)
 
+    @as_written
     def one_pass(_):
         epoch, step = position.advance()
         order = epoch_order(count, seed, epoch)[: steps * batch_size]
@@ -47,6 +50,7 @@ def training(examples, batch_size, seed, augmentation, mean, std):
             crops = tf.reshape(crops, (-1, batch_size, 3))
         return tf.data.Dataset.from_tensor_slices((order, crops))
 
+    @as_written
     def render(images, labels, crops):
         if augmentation:
             images = crop_flip(images, crops, augmentation)
@@ -61,9 +65,12 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     else:
         read = _batch_reader(examples)
         plan = _of_at_most(plan, steps)
-        dataset = plan.map(
-            lambda indices, crops: render(*read(indices), crops), AUTOTUNE
-        )
+
+        @as_written
+        def step(indices, crops):
+            return render(*read(indices), crops)
+
+        dataset = plan.map(step, AUTOTUNE)
     dataset = dataset.prefetch(AUTOTUNE).with_options(_options())
     dataset.position = position  # pyright: ignore[reportAttributeAccessIssue]
     return dataset
@@ -83,6 +90,7 @@ def evaluation(examples, batch_size, mean, std):
         int32 (batch,)); the last batch holds the remainder.
     """
 
+    @as_written
     def render(images, labels):
         return normalize(images, mean, std), labels
 
@@ -91,7 +99,8 @@ def evaluation(examples, batch_size, mean, std):
     else:
         read = _batch_reader(examples)
         dataset = tf.data.Dataset.range(len(examples)).batch(batch_size)
-        dataset = dataset.map(lambda indices: render(*read(indices)), AUTOTUNE)
+        whole = as_written(lambda indices: render(*read(indices)))
+        dataset = dataset.map(whole, AUTOTUNE)
     return dataset.prefetch(AUTOTUNE).with_options(_options())
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from afd_tf.data import cache
 from afd_tf.data.examples import OnDemand, check_labels
 from afd_tf.data.holding import Split
-from afd_tf.data.pipelines import decoded
+from afd_tf.data.pipelines import as_written, decoded
 from afd_tf.data.sources.images import fit_tensor
 from afd_tf.data.sources.records import Records
 
@@ -86,7 +86,8 @@ class Reading:
         info = self.builder.info
         if info.file_format == tfds.core.FileFormat.TFRECORD:
             records = tf.data.TFRecordDataset(info.splits[self.name].filepaths)
-            return records.batch(_TOGETHER).map(self._decode_records, AUTOTUNE)
+            decode = as_written(self._decode_records)
+            return records.batch(_TOGETHER).map(decode, AUTOTUNE)
         if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
             return decoded(self.on_demand()).batch(_TOGETHER)
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
