@@ -5,75 +5,27 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from prepared_sets import CLASSES, examples, prepare
 
 from afd_tf import data
 from afd_tf.data.augmentation import normalize
 
-CLASSES = ["no", "yes", "maybe"]
-
-
-def examples(count, shape, label=lambda index: index % 3):
-    """Return examples whose images are told apart by their first pixel."""
-    random = np.random.RandomState(count)
-    every = []
-    for index in range(count):
-        height, width = (side or 5 + index % 3 for side in shape[:2])
-        image = random.randint(0, 256, (height, width, shape[2])).astype(np.uint8)
-        image[0, 0, 0] = index
-        every.append({"image": image, "label": label(index)})
-    return every
-
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder of small prepared sets, written without any download."""
-    import tensorflow_datasets as tfds
-
     root = tmp_path_factory.mktemp("tfds")
-
-    class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.2.3")
-
-        def __init__(self, name, shape, supervised=True, **splits):
-            self.name, self.shape = name, shape
-            self.supervised, self.given = supervised, splits
-            super().__init__(data_dir=root)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=self.shape),
-                        "label": tfds.features.ClassLabel(names=CLASSES),
-                    }
-                ),
-                supervised_keys=("image", "label") if self.supervised else None,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {name: list(enumerate(given)) for name, given in self.given.items()}
-
-        def _generate_examples(self):
-            return []
-
-    def prepare(name, shape, *, file_format=None, **options):
-        builder = Small(name, shape, **options)
-        builder.download_and_prepare(file_format=file_format)
-
     flat, ragged = (6, 6, 3), (None, None, 1)
     part = {"train": examples(30, flat), "test": examples(7, flat)}
-    prepare("small_set", flat, **part)
-    prepare("array_set", flat, file_format="array_record", **part)
-    prepare("parquet_set", flat, file_format="parquet", **part)
-    prepare("plain_set", flat, supervised=False, **part)
-    prepare("lonely_set", flat, train=examples(30, flat))
-    prepare(
-        "ragged_set", ragged, train=examples(9, ragged), validation=examples(4, ragged)
-    )
+    prepare(root, "small_set", flat, **part)
+    prepare(root, "array_set", flat, file_format="array_record", **part)
+    prepare(root, "parquet_set", flat, file_format="parquet", **part)
+    prepare(root, "plain_set", flat, supervised=False, **part)
+    prepare(root, "lonely_set", flat, train=examples(30, flat))
+    sides = {"train": examples(9, ragged), "validation": examples(4, ragged)}
+    prepare(root, "ragged_set", ragged, **sides)
     unlabelled = examples(5, flat, lambda index: -1 if index == 3 else 0)
-    prepare("unlabelled_set", flat, train=examples(9, flat), test=unlabelled)
-    prepare("mnist", flat, **part)
+    prepare(root, "unlabelled_set", flat, train=examples(9, flat), test=unlabelled)
+    prepare(root, "mnist", flat, **part)
     return root
 
 

@@ -71,51 +71,52 @@ def _key(seed, epoch):
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
-def crop_flip(pixels, index, crops, image_shape, augmentation):
+def crop_flip(images, crops, augmentation):
     """Cut the padded images at their offsets and mirror those that are to be flipped.
 
-    Padding, crop and flip are one table of source pixels per image, so that a batch is
-    a single gather and nothing padded is ever stored.
+    Padding, crop and flip are one table of source pixels, so that a batch is a single
+    gather and nothing padded is ever stored.
 
     Args:
-        pixels: uint8 tensor (images * height * width, channels), images one after the
-            other.
-        index: integer tensor (batch,), which images.
+        images: uint8 tensor (batch, height, width, channels).
         crops: int32 tensor (batch, 3), as `epoch_crops` gives them.
-        image_shape: tuple (height, width, channels).
         augmentation: `Augmentation`.
 
     Returns:
         uint8 tensor (batch, height, width, channels).
     """
-    height, width, channels = image_shape
+    batch, height, width, channels = images.shape
+    count = batch * height * width
+    pixels = tf.reshape(images, (count, channels))
+    # Three positions below are added; int32 is the faster one.
+    kind = np.int32 if 3 * count < 2**31 else np.int64
+    # Whatever lies outside is taken from one black pixel after the last one: far
+    # cheaper than blacking it out in every image afterwards.
+    outside = count if augmentation.pad_mode == "zero" else None
+    if outside is not None:
+        pixels = tf.concat([pixels, tf.zeros((1, channels), tf.uint8)], axis=0)
+
     rows = tf.range(height)[tf.newaxis] + crops[:, 0, tf.newaxis]
     columns = tf.range(width)[tf.newaxis]
     columns = tf.where(crops[:, 2, tf.newaxis] > 0, width - 1 - columns, columns)
     columns += crops[:, 1, tf.newaxis]
-    rows = tf.gather(_padded_line(height, augmentation), rows)
-    columns = tf.gather(_padded_line(width, augmentation), columns)
-
-    # int32 indices are the faster ones; a very large set needs the wider type.
-    kind = tf.int32 if (pixels.shape[0] or 0) < 2**31 else tf.int64
-    first = tf.cast(index, kind)[:, tf.newaxis] * height
-    lines = (first + tf.cast(tf.maximum(rows, 0), kind)) * width
-    wanted = lines[:, :, tf.newaxis]
-    wanted += tf.cast(tf.maximum(columns, 0), kind)[:, tf.newaxis, :]
-    images = tf.gather(pixels, wanted)
-    if augmentation.pad_mode == "zero" and augmentation.padding:
-        inside = (rows >= 0)[:, :, tf.newaxis] & (columns >= 0)[:, tf.newaxis, :]
-        images *= tf.cast(inside, tf.uint8)[..., tf.newaxis]
-    return tf.ensure_shape(images, (index.shape[0], height, width, channels))
+    first = np.arange(batch, dtype=kind) * (height * width)
+    line = np.arange(height, dtype=kind) * width
+    rows = tf.gather(_padded(line, augmentation.padding, outside), rows)
+    rows += first[:, np.newaxis]
+    line = np.arange(width, dtype=kind)
+    columns = tf.gather(_padded(line, augmentation.padding, outside), columns)
+    wanted = rows[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
+    if outside is not None:
+        wanted = tf.minimum(wanted, outside)
+    return tf.gather(pixels, wanted)
 
 
-def _padded_line(size, augmentation):
-    """Return where each position of a padded line is taken from, -1 for nowhere."""
-    line = np.arange(size, dtype=np.int32)
-    padding = augmentation.padding
-    if augmentation.pad_mode == "zero":
-        return tf.constant(np.pad(line, padding, constant_values=-1))
-    return tf.constant(np.pad(line, padding, mode="reflect"))
+def _padded(line, padding, outside):
+    """Pad a line of positions: by reflection, or with the position `outside`."""
+    if outside is None:
+        return np.pad(line, padding, mode="reflect")
+    return np.pad(line, padding, constant_values=outside)
 
 
 def normalize(images, mean, std):
@@ -140,23 +141,22 @@ def normalize(images, mean, std):
     return tf.reshape(lines, (-1, height, width, channels))
 
 
-def channel_statistics(images, chunk=4096):
+def channel_statistics(parts):
     """Compute mean and standard deviation per channel, exactly, in float64.
 
     Args:
-        images: uint8 array (examples, height, width, channels).
-        chunk: int, images looked at together.
+        parts: iterable of uint8 arrays (examples, height, width, channels), looked at
+            one after the other.
 
     Returns:
         Two tuples of `channels` floats, fractions of 255. The deviation of a channel
         that never changes is given as 1, which leaves it at 0 when standardised.
     """
-    channels = images.shape[-1]
-    histogram = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), chunk):
-        part = images[start : start + chunk]
-        for channel in range(channels):
-            histogram[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
+    histogram = np.zeros((1, 256), np.int64)
+    for part in parts:
+        lines = part.reshape(-1, part.shape[-1])
+        counts = [np.bincount(channel, minlength=256) for channel in lines.T]
+        histogram = histogram + np.stack(counts)
     values = np.arange(256, dtype=np.float64) / 255.0
     share = histogram / histogram.sum(axis=1, keepdims=True)
     mean = share @ values

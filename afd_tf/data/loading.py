@@ -2,12 +2,13 @@
 
 import math
 import numbers
+import os
 
 import numpy as np
 
 from afd_tf.data import pipelines
 from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
-from afd_tf.data.examples import InMemory
+from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
 from afd_tf.data.sources import Request, open_source
 from afd_tf.data.splits import stratified
@@ -35,6 +36,7 @@ def load(
     test_fraction=0.2,
     split_seed=0,
     memory_limit=2 * 2**30,
+    cache_dir=None,
     download=False,
 ):
     """Load an image-classification data set by name.
@@ -74,8 +76,19 @@ def load(
             evaluate on: this fraction of every class is the test split.
         split_seed: int, seed of the stratified splits. Apart from `seed`, so that
             runs with different seeds see the same split.
-        memory_limit: int, bytes of decoded training images to hold in memory; images
-            of a larger set are decoded each time they are used.
+        memory_limit: int, bytes of decoded images of a split to hold in memory; images
+            of a larger one are decoded each time they are used, or once with a
+            `cache_dir`.
+        cache_dir: str, folder to keep decoded images in. They are written there once
+            (height * width * channels bytes each: 193 GB for ImageNet at 224x224),
+            and runs after that decode nothing: what `memory_limit` allows is read into
+            memory, a larger set is mapped. Batches are the same with and without.
+            Files are told apart by folder, name, size and time of change. Nothing is
+            ever removed. It pays where decoding is what training waits for, with few
+            cores and a local SSD or memory for the decoded set. It is a loss where the
+            files fit in memory and the decoded set, up to ten times their size, does
+            not, and its disk is slow (a network's, a spinning one). The embedded
+            digits need none.
         download: bool, whether tensorflow-datasets may download what is not prepared.
 
     Returns:
@@ -112,6 +125,7 @@ def load(
             test_fraction=test_fraction,
             split_seed=split_seed,
             memory_limit=memory_limit,
+            cache_dir=_cache_dir(cache_dir),
             download=bool(download),
         )
     )
@@ -193,12 +207,20 @@ def _statistics(train, mean, std):
     return mean, std
 
 
-def _images_to_measure(train):
+def _images_to_measure(train, together=4096):
+    """Yield the images that mean and deviation are computed from, in parts."""
     if isinstance(train, InMemory):
-        return train.images
+        for start in range(0, len(train), together):
+            yield train.images[start : start + together]
+        return
     rows = np.linspace(0, len(train) - 1, min(len(train), _STATISTICS_EXAMPLES))
-    dataset = pipelines.decoded(train.subset(rows.astype(np.int64)))
-    return np.stack([image for image, _ in dataset.as_numpy_iterator()])
+    rows = rows.astype(np.int64)
+    if isinstance(train, OnDisk):
+        for start in range(0, len(rows), 256):
+            yield train.gather(rows[start : start + 256])
+    else:
+        for images, _ in pipelines.decoded(train.subset(rows)).batch(256):
+            yield images.numpy()
 
 
 def _per_channel(argument, value, channels):
@@ -209,6 +231,17 @@ def _per_channel(argument, value, channels):
     if not all(map(math.isfinite, values)):
         raise _invalid(argument, f"a number or {channels} numbers", value)
     return tuple(values)
+
+
+def _cache_dir(value):
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        raise _invalid("cache_dir", "None or the path of a folder", value)
+    path = os.fspath(value)
+    if "://" in path:
+        raise _invalid("cache_dir", "a folder of this machine, to be mapped", value)
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _image_size(value):

@@ -3,8 +3,12 @@
 import tensorflow as tf
 
 from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
-from afd_tf.data.examples import InMemory
+from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.position import EpochPosition
+
+AUTOTUNE = tf.data.AUTOTUNE
+# Nothing here branches on a tensor; to convert such functions takes a second.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 def training(examples, batch_size, seed, augmentation, mean, std):
@@ -14,7 +18,7 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     batch size, nor the number of replicas, nor earlier epochs change an image.
 
     Args:
-        examples: `InMemory` or `OnDemand`.
+        examples: `InMemory`, `OnDisk` or `OnDemand`.
         batch_size: int, at most `len(examples)`.
         seed: int.
         augmentation: `Augmentation` or None.
@@ -26,76 +30,57 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         int32 (batch,)) whose cardinality is the steps of a whole epoch, and which has
         an `EpochPosition` as its attribute `position`.
     """
-    steps = len(examples) // batch_size
+    count = len(examples)
+    steps = count // batch_size
     position = EpochPosition(steps)
-    in_memory = isinstance(examples, InMemory)
+    one_by_one = isinstance(examples, OnDemand)
 
+    @as_written
     def one_pass(_):
         epoch, step = position.advance()
-        order = epoch_order(len(examples), seed, epoch)[: steps * batch_size]
+        order = epoch_order(count, seed, epoch)[: steps * batch_size]
         order = order[step * batch_size :]
         if augmentation:
-            crops = epoch_crops(len(examples), seed, epoch, augmentation)
+            crops = epoch_crops(count, seed, epoch, augmentation)
             crops = tf.gather(crops, order)
         else:
             crops = tf.zeros((tf.size(order), 3), tf.int32)
-        if in_memory:
+        if not one_by_one:
             order = tf.reshape(order, (-1, batch_size))
             crops = tf.reshape(crops, (-1, batch_size, 3))
         return tf.data.Dataset.from_tensor_slices((order, crops))
 
-    plan = tf.data.Dataset.range(1).flat_map(one_pass)
-    if in_memory:
-        plan = _of_at_most(plan, steps)
-        render = _render_stored(examples, augmentation, mean, std)
-    else:
-        plan = _of_at_most(plan, steps * batch_size)
-        fetch = _fetcher(examples)
-        plan = plan.map(
-            lambda index, crops: (*fetch(index), crops),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        ).batch(batch_size, drop_remainder=True)
-        render = _render_decoded(augmentation, mean, std)
-    dataset = plan.map(render, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
-    dataset.position = position  # pyright: ignore[reportAttributeAccessIssue]
-    return dataset
-
-
-def _render_stored(examples, augmentation, mean, std):
-    """Return a function from indices and crops to a batch of stored images."""
-    shape = examples.image_shape
-    pixels, labels = _tensors(examples)
-    whole = tf.reshape(pixels, (-1, *shape))
-
-    def render(index, crops):
-        if augmentation:
-            images = crop_flip(pixels, index, crops, shape, augmentation)
-        else:
-            images = tf.gather(whole, index)
-        return normalize(images, mean, std), tf.gather(labels, index)
-
-    return render
-
-
-def _render_decoded(augmentation, mean, std):
-    """Return a function from decoded images, labels and crops to a batch."""
-
+    @as_written
     def render(images, labels, crops):
         if augmentation:
-            size, *shape = images.shape
-            pixels = tf.reshape(images, (-1, shape[-1]))
-            images = crop_flip(pixels, tf.range(size), crops, shape, augmentation)
+            images = crop_flip(images, crops, augmentation)
         return normalize(images, mean, std), labels
 
-    return render
+    plan = tf.data.Dataset.range(1).flat_map(one_pass)
+    if one_by_one:
+        fetch = _fetcher(examples)
+        plan = _of_at_most(plan, steps * batch_size)
+        dataset = plan.map(lambda index, crops: (*fetch(index), crops), AUTOTUNE)
+        dataset = dataset.batch(batch_size, drop_remainder=True).map(render, AUTOTUNE)
+    else:
+        read = _batch_reader(examples)
+        plan = _of_at_most(plan, steps)
+
+        @as_written
+        def step(indices, crops):
+            return render(*read(indices), crops)
+
+        dataset = plan.map(step, AUTOTUNE)
+    dataset = dataset.prefetch(AUTOTUNE).with_options(_options())
+    dataset.position = position  # pyright: ignore[reportAttributeAccessIssue]
+    return dataset
 
 
 def evaluation(examples, batch_size, mean, std):
     """Build the evaluation data set: fixed order, every example once.
 
     Args:
-        examples: `InMemory` or `OnDemand`.
+        examples: `InMemory`, `OnDisk` or `OnDemand`.
         batch_size: int.
         mean: tuple of floats, fractions of 255.
         std: tuple of floats, fractions of 255.
@@ -104,22 +89,19 @@ def evaluation(examples, batch_size, mean, std):
         tf.data.Dataset of (images float32 (batch, height, width, channels), labels
         int32 (batch,)); the last batch holds the remainder.
     """
-    if isinstance(examples, InMemory):
-        stored = _render_stored(examples, None, mean, std)
-        dataset = tf.data.Dataset.range(len(examples)).batch(batch_size)
-        dataset = dataset.map(
-            lambda index: stored(index, None), num_parallel_calls=tf.data.AUTOTUNE
-        )
+
+    @as_written
+    def render(images, labels):
+        return normalize(images, mean, std), labels
+
+    if isinstance(examples, OnDemand):
+        dataset = decoded(examples).batch(batch_size).map(render, AUTOTUNE)
     else:
-        dataset = (
-            decoded(examples)
-            .batch(batch_size)
-            .map(
-                lambda images, labels: (normalize(images, mean, std), labels),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-        )
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(_options())
+        read = _batch_reader(examples)
+        dataset = tf.data.Dataset.range(len(examples)).batch(batch_size)
+        whole = as_written(lambda indices: render(*read(indices)))
+        dataset = dataset.map(whole, AUTOTUNE)
+    return dataset.prefetch(AUTOTUNE).with_options(_options())
 
 
 def decoded(examples):
@@ -129,7 +111,7 @@ def decoded(examples):
         tf.data.Dataset of (image uint8 (height, width, channels), label int32).
     """
     indices = tf.data.Dataset.range(len(examples))
-    return indices.map(_fetcher(examples), num_parallel_calls=tf.data.AUTOTUNE)
+    return indices.map(_fetcher(examples), AUTOTUNE)
 
 
 def _of_at_most(dataset, count):
@@ -154,11 +136,24 @@ def _of_at_most(dataset, count):
     ).take(count)
 
 
-def _tensors(examples):
-    """Return pixels (examples * height * width, channels) and labels as tensors."""
+def _batch_reader(examples):
+    """Return a function from indices (batch,) to uint8 images and int32 labels."""
     with tf.device("/CPU:0"):
-        pixels = examples.images.reshape(-1, examples.image_shape[-1])
-        return tf.constant(pixels), tf.constant(examples.labels)
+        labels = tf.constant(examples.labels)
+        if isinstance(examples, InMemory):
+            # Not `examples` in the function: its arrays would stay in memory as well.
+            images = tf.constant(examples.images)
+            return lambda indices: (
+                tf.gather(images, indices),
+                tf.gather(labels, indices),
+            )
+
+    def read(indices):
+        images = tf.numpy_function(examples.gather, [indices], tf.uint8, stateful=False)
+        shape = (indices.shape[0], *examples.image_shape)
+        return tf.ensure_shape(images, shape), tf.gather(labels, indices)
+
+    return read
 
 
 def _fetcher(examples):

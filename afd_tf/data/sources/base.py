@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-from afd_tf.data.examples import InMemory, OnDemand
+from afd_tf.data.examples import InMemory, OnDemand, OnDisk
+
+Examples = InMemory | OnDisk | OnDemand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Request:
     test_fraction: float = 0.2
     split_seed: int = 0
     memory_limit: int = 2 * 2**30
+    cache_dir: str | None = None
     download: bool = False
 
 
@@ -29,7 +32,7 @@ class Source:
         name: str, for people and results.
         description: str, where the images come from.
         class_names: sequence of str.
-        train: `InMemory` or `OnDemand`.
+        train: `InMemory`, `OnDisk` or `OnDemand`, see `hold`.
         open_test: function to the examples to evaluate; not called where a part of the
             training split is evaluated instead, so nothing of them may be read before.
         evaluated_split: "test" or "validation", what `open_test` gives.
@@ -39,8 +42,8 @@ class Source:
     name: str
     description: str
     class_names: tuple[str, ...]
-    train: InMemory | OnDemand
-    open_test: Callable[[], InMemory | OnDemand]
+    train: Examples
+    open_test: Callable[[], Examples]
     evaluated_split: str
     flip: bool
 

@@ -1,15 +1,13 @@
 """An image folder: a folder per class, with or without train/ and test/ above them."""
 
-import concurrent.futures
-import functools
 import logging
 import os
 
 import numpy as np
 
-from afd_tf.data.examples import InMemory, OnDemand
+from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import Request, Source
-from afd_tf.data.sources.images import read_image, read_size
+from afd_tf.data.sources.folder_reading import folder_split
 from afd_tf.data.splits import examples_needed, stratified
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -38,7 +36,13 @@ def open_image_folder(request: Request) -> Source:
     classes = _classes(root, base, notes)
     paths, labels = _files(root, base, classes, notes)
     channels = request.channels or 3
-    build = functools.partial(_examples, request=request, channels=channels)
+
+    def build(paths, labels):
+        split = folder_split(
+            root, paths, labels, len(classes), request.image_size, channels
+        )
+        return hold(split, request.memory_limit, request.cache_dir)
+
     if evaluated:
         split_name, split_base = evaluated
 
@@ -227,54 +231,3 @@ def _warn_of_small_classes(labels, held, classes, fraction):
             fraction,
             examples_needed(fraction),
         )
-
-
-def _examples(paths, labels, request, channels):
-    size = request.image_size or _common_size(paths)
-    needed = len(paths) * size[0] * size[1] * channels
-    read = functools.partial(read_image, size=size, channels=channels)
-    if needed <= request.memory_limit:
-        images = np.empty((len(paths), *size, channels), np.uint8)
-        for row, image in enumerate(_in_threads(read, paths)):
-            images[row] = image
-        return InMemory(images, labels)
-    return _on_demand(paths, labels, read, (*size, channels))
-
-
-def _on_demand(paths, labels, read, shape):
-    import tensorflow as tf
-
-    with tf.device("/CPU:0"):
-        table = tf.constant(labels)
-
-    def fetch(row):
-        # The path stays in Python: a file's name need not be valid UTF-8.
-        image = tf.numpy_function(
-            lambda row: read(paths[row]), [row], tf.uint8, stateful=False
-        )
-        return tf.ensure_shape(image, shape), tf.gather(table, row)
-
-    return OnDemand(len(paths), shape, fetch, lambda: labels)
-
-
-def _common_size(paths):
-    sizes = {}
-    for path, size in zip(paths, _in_threads(read_size, paths), strict=True):
-        sizes.setdefault(size, path)
-        if len(sizes) > 1:
-            (one, first), (two, second) = sizes.items()
-            raise ValueError(
-                "Invalid value for argument `image_size`. Expected (height, width) for "
-                f"images of differing sizes: {first!r} is {one}, {second!r} is {two}. "
-                "Received: image_size=None"
-            )
-    return next(iter(sizes))
-
-
-def _in_threads(read, paths):
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        try:
-            yield from pool.map(read, paths)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

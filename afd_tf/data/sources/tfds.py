@@ -1,18 +1,14 @@
 """Classification sets of tensorflow-datasets, by name, from their prepared files."""
 
-import math
 import os
 import re
 
 import numpy as np
-import tensorflow as tf
 
-from afd_tf.data.examples import InMemory, OnDemand, check_labels
-from afd_tf.data.pipelines import decoded
+from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import SOURCES, Request, Source
-from afd_tf.data.sources.images import fit_tensor
 from afd_tf.data.sources.prepared import data_root, find_prepared
-from afd_tf.data.sources.records import Records
+from afd_tf.data.sources.tfds_reading import Reading
 from afd_tf.data.splits import stratified
 from afd_tf.naming import nearest
 
@@ -34,7 +30,6 @@ _EVALUATION_SPLITS = {
     "downsampled_imagenet": "validation",
     "places365_small": "validation",
 }
-AUTOTUNE = tf.data.AUTOTUNE
 _VALIDATION = ("validation", "val", "dev")
 _NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
 
@@ -165,29 +160,11 @@ def _supervised_keys(builder, name):
 
 
 def _open_split(builder, split, image_key, label_key, request):
-    """Decode a split into memory, or on demand where it exceeds the limit."""
-    import tensorflow_datasets as tfds
-
+    """Make a split of the set available in memory, on disk or on demand."""
     info = builder.info
     size, channels = _output(info.features[image_key].shape, request)
-    shape = (*size, channels)
-
-    def fit(example):
-        return fit_tensor(example[image_key], size, channels), example[label_key]
-
-    num_classes = info.features[label_key].num_classes
-    fits = info.splits[split].num_examples * math.prod(shape) <= request.memory_limit
-    if fits and info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        # One file after the other, so that an index is the place in the files.
-        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        dataset = builder.as_dataset(
-            split=split, shuffle_files=False, read_config=config
-        )
-        return _in_memory(dataset.map(fit, AUTOTUNE), info, split, shape, num_classes)
-    examples = _on_demand(builder, split, fit, shape, image_key, label_key)
-    if fits:
-        return _in_memory(decoded(examples), info, split, shape, num_classes)
-    return examples
+    reading = Reading(builder, split, image_key, label_key, (*size, channels))
+    return hold(reading.split(), request.memory_limit, request.cache_dir)
 
 
 def _output(shape, request):
@@ -198,80 +175,3 @@ def _output(shape, request):
             f"{request.name!r}, whose images differ in size. Received: image_size=None"
         )
     return size, request.channels or shape[2] or 3
-
-
-def _in_memory(dataset, info, split, shape, num_classes):
-    where = f"the {split} split of {info.full_name}"
-    count = info.splits[split].num_examples
-    images = np.empty((count, *shape), np.uint8)
-    labels = np.empty(count, np.int64)
-    row = 0
-    try:
-        for some, their in dataset.batch(256).prefetch(2).as_numpy_iterator():
-            images[row : row + len(some)] = some
-            labels[row : row + len(their)] = their
-            row += len(some)
-    except tf.errors.OpError as error:
-        first_line = str(error.message).split("\n")[0]
-        raise ValueError(
-            f"Damaged data set: {where} cannot be read ({first_line}). Prepare it "
-            "again."
-        ) from error
-    if row != count:
-        raise ValueError(
-            f"Damaged data set: {where} has {row} of {count} examples. Prepare it "
-            "again."
-        )
-    return InMemory(images, check_labels(labels, num_classes, where))
-
-
-def _on_demand(builder, split, fit, shape, image_key, label_key):
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    num_classes = features[label_key].num_classes
-    where = f"the {split} split of {builder.info.full_name}"
-    count, read = _records(builder, split)
-
-    def record(row):
-        data = tf.numpy_function(read, [row], tf.string, stateful=False)
-        return tf.ensure_shape(data, ())
-
-    def fetch(row):
-        image, label = fit(features.deserialize_example(record(row)))
-        inside = (label >= 0) & (label < num_classes)
-        complaint = f"Invalid label in {where}: expected 0 <= label < {num_classes}"
-        check = tf.debugging.Assert(inside, [complaint, "received", label, "row", row])
-        with tf.control_dependencies([check]):
-            return tf.ensure_shape(image, shape), tf.cast(label, tf.int32)
-
-    def read_label(row):
-        skip = {image_key: tfds.decode.SkipDecoding()}
-        return features.deserialize_example(record(row), decoders=skip)[label_key]
-
-    def read_labels():
-        labels = tf.data.Dataset.range(count).map(read_label, AUTOTUNE)
-        labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
-        return check_labels(labels, num_classes, where)
-
-    return OnDemand(count, shape, fetch, read_labels)
-
-
-def _records(builder, split):
-    """Return the number of records and a function from a number to its bytes."""
-    import tensorflow_datasets as tfds
-
-    info = builder.info
-    if info.file_format == tfds.core.FileFormat.TFRECORD:
-        records = Records(info.splits[split].filepaths)
-        return len(records), records.read
-    if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-        source = builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-        return len(source), lambda number: source[int(number)]
-    raise ValueError(
-        "Invalid value for argument `memory_limit`. Expected at least the size of "
-        f"{info.full_name} decoded: its format, {info.file_format.value}, cannot be "
-        "read by index. Prepare it as tfrecord, or raise `memory_limit`."
-    )

@@ -1,0 +1,180 @@
+"""Read one split of a prepared tensorflow-datasets set: in order, or by index."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from afd_tf.data import cache
+from afd_tf.data.examples import OnDemand, check_labels
+from afd_tf.data.holding import Split
+from afd_tf.data.pipelines import as_written, decoded
+from afd_tf.data.sources.images import fit_tensor
+from afd_tf.data.sources.records import Records
+
+AUTOTUNE = tf.data.AUTOTUNE
+# Records parsed by one operation: enough to make its cost small, and few enough for a
+# small set to occupy every core.
+_TOGETHER = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How to read a split.
+
+    Attributes:
+        builder: tfds.core.DatasetBuilder of a prepared set.
+        name: str, the split.
+        image_key: str, the feature that is the image.
+        label_key: str, the feature that is the label.
+        shape: tuple (height, width, channels) to fit images to.
+    """
+
+    builder: Any
+    name: str
+    image_key: str
+    label_key: str
+    shape: tuple[int, int, int]
+
+    def split(self):
+        """Return the `Split`, of which nothing is read yet."""
+        return Split(
+            where=self.where,
+            count=self.builder.info.splits[self.name].num_examples,
+            image_shape=self.shape,
+            num_classes=self._features[self.label_key].num_classes,
+            decode=self.decode,
+            on_demand=self.on_demand,
+            identity=self.identity,
+        )
+
+    @property
+    def where(self):
+        """Str, what this is, for messages."""
+        return f"the {self.name} split of {self.builder.info.full_name}"
+
+    def identity(self):
+        """Return what decides the decoded images, see `Split`."""
+        info = self.builder.info
+        folder = self.builder.data_dir
+        return {
+            "source": str(folder),
+            "set": info.full_name,
+            "split": self.name,
+            "files": cache.fingerprint(info.splits[self.name].filepaths, folder),
+            "shape": self.shape,
+            "decoder": f"tensorflow {tf.__version__}",
+        }
+
+    def decode(self):
+        """Yield (images, labels) in order, see `Split`."""
+        dataset = self._in_order().prefetch(2)
+        try:
+            yield from dataset.as_numpy_iterator()
+        except tf.errors.OpError as error:
+            first_line = str(error.message).split("\n")[0]
+            raise ValueError(
+                f"Damaged data set: {self.where} cannot be read ({first_line}). "
+                "Prepare it again."
+            ) from error
+
+    def _in_order(self):
+        """Return a data set of batches, files one after the other."""
+        import tensorflow_datasets as tfds
+
+        info = self.builder.info
+        if info.file_format == tfds.core.FileFormat.TFRECORD:
+            records = tf.data.TFRecordDataset(info.splits[self.name].filepaths)
+            decode = as_written(self._decode_records)
+            return records.batch(_TOGETHER).map(decode, AUTOTUNE)
+        if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            return decoded(self.on_demand()).batch(_TOGETHER)
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        examples = self.builder.as_dataset(
+            split=self.name, shuffle_files=False, read_config=config
+        )
+        return examples.map(
+            lambda example: (
+                self._fit(example[self.image_key]),
+                example[self.label_key],
+            ),
+            AUTOTUNE,
+        ).batch(_TOGETHER)
+
+    def _decode_records(self, records):
+        """Decode serialized examples (some,), only the two features that are used."""
+        keys = {self.image_key: tf.string, self.label_key: tf.int64}
+        wanted = {key: tf.io.FixedLenFeature((), kind) for key, kind in keys.items()}
+        parsed = tf.io.parse_example(records, wanted)
+        images = tf.map_fn(
+            lambda data: self._fit(self._features[self.image_key].decode_example(data)),
+            parsed[self.image_key],
+            fn_output_signature=tf.TensorSpec(self.shape, tf.uint8),
+        )
+        return images, parsed[self.label_key]
+
+    def on_demand(self):
+        """Return the split as an `OnDemand`."""
+        num_classes = self._features[self.label_key].num_classes
+        count, read = self._records()
+
+        def record(row):
+            data = tf.numpy_function(read, [row], tf.string, stateful=False)
+            return tf.ensure_shape(data, ())
+
+        def fetch(row):
+            example = self._features.deserialize_example(record(row))
+            label = example[self.label_key]
+            inside = (label >= 0) & (label < num_classes)
+            complaint = (
+                f"Invalid label in {self.where}: expected 0 <= label < {num_classes}"
+            )
+            check = tf.debugging.Assert(
+                inside, [complaint, "received", label, "row", row]
+            )
+            with tf.control_dependencies([check]):
+                image = self._fit(example[self.image_key])
+                return image, tf.cast(label, tf.int32)
+
+        def read_label(row):
+            import tensorflow_datasets as tfds
+
+            skip = {self.image_key: tfds.decode.SkipDecoding()}
+            example = self._features.deserialize_example(record(row), decoders=skip)
+            return example[self.label_key]
+
+        def read_labels():
+            labels = tf.data.Dataset.range(count).map(read_label, AUTOTUNE)
+            labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
+            return check_labels(labels, num_classes, self.where)
+
+        return OnDemand(count, self.shape, fetch, read_labels)
+
+    def _records(self):
+        """Return the number of records and a function from a number to its bytes."""
+        import tensorflow_datasets as tfds
+
+        info = self.builder.info
+        if info.file_format == tfds.core.FileFormat.TFRECORD:
+            records = Records(info.splits[self.name].filepaths)
+            return len(records), records.read
+        if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            source = self.builder.as_data_source(
+                self.name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            return len(source), lambda number: source[int(number)]
+        raise ValueError(
+            "Invalid value for argument `memory_limit`. Expected at least the size of "
+            f"{info.full_name} decoded: its format, {info.file_format.value}, cannot "
+            "be read by index. Prepare it as tfrecord, raise `memory_limit`, or set "
+            "`cache_dir`."
+        )
+
+    def _fit(self, image):
+        *size, channels = self.shape
+        return fit_tensor(image, tuple(size), channels)
+
+    @property
+    def _features(self):
+        return self.builder.info.features

@@ -1,0 +1,227 @@
+"""Measure the input pipeline: images per second, case by case, in one run.
+
+    python tools/benchmark_input.py --data_dir=DATA
+
+Without prepared data (`--data_dir`, or the environment variable AFD_TFDS_DIR) random
+images of CIFAR-100's shape take its place; the pixels' values do not change the speed.
+Cases take turns, so that whatever else the machine does meets all of them alike; the
+figure of a case is the median of its passes.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+BATCH_SIZE = 128
+# What keeps a fast GPU from waiting, images per second on two cores.
+TARGET = 80_000
+# The case that stands for the pipeline as it is by default.
+REFLECT = "pipeline, reflect"
+_SHAPE = (32, 32, 3)
+_EXAMPLES = 50_000
+
+
+def measure(data_dir=None, passes=9, disk=False, batch_size=BATCH_SIZE):
+    """Measure every case on CIFAR-100, or on random images of its shape.
+
+    Args:
+        data_dir: str, folder of the prepared tensorflow-datasets; default AFD_TFDS_DIR.
+            Without either, random images.
+        passes: int >= 1, epochs per case, after one that is not counted.
+        disk: bool, whether to measure the decoded images read from disk as well.
+        batch_size: int, images per batch.
+
+    Returns:
+        dict of case to images per second, the median of the passes.
+
+    Raises:
+        ValueError: if an argument is out of range or the set is not there.
+    """
+    for name, value in (("passes", passes), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected an integer >= 1. "
+                f"Received: {name}={value!r}."
+            )
+    # In the working directory, not in /tmp, which may be memory.
+    place = tempfile.TemporaryDirectory(dir=".") if disk else contextlib.nullcontext()
+    with place as folder:
+        data_sets = _cases(_load(data_dir), batch_size, folder)
+        rates = {name: [] for name in data_sets}
+        for number in range(passes + 1):
+            for name, data_set in data_sets.items():
+                rate = _rate(data_set)
+                if number:
+                    rates[name].append(rate)
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def _load(data_dir):
+    """Return the training images and labels, decoded."""
+    import numpy as np
+
+    from afd_tf.data.examples import InMemory
+    from afd_tf.data.sources import Request, open_source
+
+    data_dir = data_dir or os.environ.get("AFD_TFDS_DIR")
+    if data_dir:
+        # Of the source, its training images are wanted, not its pipelines.
+        return open_source(Request("cifar100", data_dir=data_dir)).train
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (_EXAMPLES, *_SHAPE), np.uint8)
+    return InMemory(images, np.zeros(_EXAMPLES, np.int32))
+
+
+def _cases(examples, batch_size, folder):
+    """Return dict of name to data set, each step of the pipeline added to the last."""
+    import tensorflow as tf
+
+    from afd_tf.data import Augmentation, pipelines
+    from afd_tf.data.augmentation import (
+        crop_flip,
+        epoch_crops,
+        epoch_order,
+        normalize,
+    )
+    from afd_tf.data.holding import Split, hold
+
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    reflect, zero = (Augmentation(4, mode, True) for mode in ("reflect", "zero"))
+    steps = len(examples) // batch_size
+    order = epoch_order(len(examples), 0, 0)[: steps * batch_size]
+    crops = tf.gather(epoch_crops(len(examples), 0, 0, reflect), order)
+    plan = tf.data.Dataset.from_tensor_slices(
+        (tf.reshape(order, (steps, -1)), tf.reshape(crops, (steps, -1, 3)))
+    )
+    images = tf.constant(examples.images)
+
+    def gathered(index, _):
+        return tf.gather(images, index)
+
+    def cropped(index, crops):
+        return crop_flip(gathered(index, crops), crops, reflect)
+
+    def normalised(index, crops):
+        return normalize(cropped(index, crops), mean, std)
+
+    def stage(function):
+        return plan.map(function, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def whole(held, augmentation):
+        return pipelines.training(held, batch_size, 0, augmentation, mean, std)
+
+    cases = {
+        "gather": stage(gathered),
+        "+ crop, flip": stage(cropped),
+        "+ normalise": stage(normalised),
+        REFLECT: whole(examples, reflect),
+        "pipeline, zero": whole(examples, zero),
+    }
+    if folder:
+        split = Split(
+            where="the benchmark's images",
+            count=len(examples),
+            image_shape=examples.image_shape,
+            num_classes=100,
+            decode=lambda: [(examples.images, examples.labels)],
+            on_demand=lambda: examples,
+            identity=lambda: {"source": "benchmark"},
+        )
+        cases["pipeline from disk"] = whole(hold(split, 0, folder), reflect)
+    return cases
+
+
+def _rate(data_set):
+    """Return the images per second of one pass."""
+    images = 0
+    begun = time.perf_counter()
+    for batch in data_set:
+        images += (batch[0] if isinstance(batch, tuple) else batch).shape[0]
+    return images / (time.perf_counter() - begun)
+
+
+def table(rates):
+    """Return the cases as lines of text."""
+    width = max(map(len, rates))
+    lines = [f"{'case':{width}}  images/s"]
+    lines += ["-" * len(lines[0])]
+    lines += [f"{name:{width}}  {rate:8,.0f}" for name, rate in rates.items()]
+    return "\n".join(lines)
+
+
+def machine():
+    """Return what the figures depend on: dict that JSON can hold."""
+    import tensorflow as tf
+
+    return {
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def main(arguments=None):
+    """Measure, print the table, write the JSON file; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Measure the input pipeline in images per second."
+    )
+    parser.add_argument("--data_dir", help="folder of prepared tensorflow-datasets")
+    parser.add_argument("--passes", type=int, default=9, help="epochs per case")
+    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE)
+    parser.add_argument(
+        "--disk", action="store_true", help="measure decoded images on disk as well"
+    )
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    options = parser.parse_args(arguments)
+    try:
+        before = machine()
+        rates = measure(
+            options.data_dir, options.passes, options.disk, options.batch_size
+        )
+        print(table(rates))
+        ratio = rates[REFLECT] / TARGET
+        print(f"\n{REFLECT}: {ratio:.2f} times {TARGET:,} images/s")
+        if options.json:
+            figures = {
+                "images_per_second": rates,
+                "ratios": {
+                    "input_images_per_second": rates[REFLECT],
+                    "input_over_80000": ratio,
+                },
+                "machine": before,
+            }
+            with open(options.json, "w", encoding="utf-8") as file:
+                json.dump(figures, file, indent=1)
+                file.write("\n")
+    except (OSError, ValueError) as error:
+        print(f"benchmark_input: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
