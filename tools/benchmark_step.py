@@ -1,0 +1,205 @@
+"""Measure a training step against its limit, other ways to train, and PyTorch.
+
+    python tools/benchmark_step.py --json=figures.json
+
+The limit of a step is F + 2B: one forward pass and two backward passes of the networks,
+F and B measured in the same run. All sides take turns; figures are medians. PyTorch's
+side needs the optional requirements, `pip install -e ".[bench]"`.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import benchmark_input
+from benchmarks import torch_afd, whole_process
+from benchmarks.alternation import milliseconds
+
+PRECISIONS = ("float32", "bfloat16")
+PARTS = ("step", "normalization", "count", "memory", "start", "input")
+
+
+def measure(parts, precisions, rounds, batch_size, data_dir):
+    """Measure.
+
+    Args:
+        parts: those of `PARTS` to measure.
+        precisions: those of `PRECISIONS` to measure.
+        rounds: int, turns of each case.
+        batch_size: int, images per step.
+        data_dir: str or None, where CIFAR-100 is prepared.
+
+    Returns:
+        dict of "milliseconds", "megabytes" and "ratios", each a dict of name to float.
+    """
+    times, megabytes, ratios = {}, {}, {}
+    # In processes of their own, before this one takes memory and cores.
+    if "start" in parts:
+        say("time to the first step")
+        ratios["seconds_to_first_step"] = whole_process.seconds_to_first_step(data_dir)
+    if "memory" in parts:
+        for precision in precisions:
+            say(f"peak memory, {precision}")
+            sizes = memory(precision, batch_size)
+            megabytes |= {f"{name}, {precision}": v for name, v in sizes.items()}
+            if sizes:
+                ratio = sizes["afd"] / sizes["vanilla"]
+                ratios[f"memory_afd_over_vanilla_{precision}"] = ratio
+    if "input" in parts:
+        say("input pipeline")
+        rates = benchmark_input.measure(data_dir, passes=5)
+        ratios["input_images_per_second"] = rates[benchmark_input.REFLECT]
+    for precision in precisions if "step" in parts else ():
+        say(f"steps, {precision}")
+        found = steps(precision, rounds, batch_size)
+        times |= {f"{name}, {precision}": v for name, v in found.items()}
+        ratios |= step_ratios(found, precision)
+    if "normalization" in parts:
+        say("normalisation")
+        found = normalization(rounds, batch_size)
+        times |= {f"resnet20 alone, {name}": v for name, v in found.items()}
+        fused = found["fused, float32"]
+        ratios["stock_over_fused_resnet20"] = found["stock, float32"] / fused
+        ratios["fused_float32_over_bfloat16_resnet20"] = (
+            fused / found["fused, bfloat16"]
+        )
+    if "count" in parts:
+        say("number of networks")
+        found = count(rounds, batch_size)
+        times |= {f"afd of {name} resnet20": v for name, v in found.items()}
+        ratios["four_over_two_networks"] = found["4 networks"] / found["2 networks"]
+    return {"milliseconds": times, "megabytes": megabytes, "ratios": ratios}
+
+
+def steps(precision, rounds, batch_size):
+    """Return milliseconds of each case of one precision, the limit among them."""
+    from benchmarks import cases
+
+    by_name = cases.step_cases(precision, batch_size)
+    workers = {}
+    if importlib.util.find_spec("torch"):
+        for version in ("literal", "shared"):
+            worker = torch_afd.Steps(version, precision, batch_size)
+            workers[f"PyTorch afd, {version}"] = worker
+            _check_same_size(worker.parameters, cases.pair())
+    else:
+        say("  PyTorch is not installed and left out: pip install -e '.[bench]'")
+    found = milliseconds({**by_name, **workers}, rounds)
+    for worker in workers.values():
+        worker.close()
+    found["F + 2B"] = 2 * found["F + B"] - found["F"]
+    return found
+
+
+def _check_same_size(parameters, networks):
+    own = [sum(v.shape.num_elements() for v in weights(n)) for n in networks]
+    if parameters != own:
+        raise RuntimeError(
+            f"PyTorch's networks have {parameters} parameters, ours {own}."
+        )
+
+
+def weights(network):
+    """Return the trainable variables of a network as TensorFlow's."""
+    return [variable.value for variable in network.trainable_variables]
+
+
+def step_ratios(found, precision):
+    """Return the ratios that the times of one precision give."""
+    shared = found["afd, shared"]
+    ratios = {
+        "shared_over_limit": shared / found["F + 2B"],
+        "shared_over_vanilla": shared / found["vanilla"],
+        "fresh_over_shared": found["afd, fresh"] / shared,
+        "stock_fresh_over_shared": found["afd, fresh, stock layers"] / shared,
+    }
+    for version in ("literal", "shared"):
+        name = f"PyTorch afd, {version}"
+        if name in found:
+            ratios[f"torch_{version}_over_shared"] = found[name] / shared
+    return {f"{name}_{precision}": value for name, value in ratios.items()}
+
+
+def normalization(rounds, batch_size):
+    """Return milliseconds of resnet20 alone, by normalisation and precision."""
+    from benchmarks import cases
+
+    return milliseconds(cases.normalization_cases(batch_size), rounds)
+
+
+def count(rounds, batch_size):
+    """Return milliseconds of AFD by number of equal networks."""
+    from benchmarks import cases
+
+    return milliseconds(cases.count_cases(batch_size), rounds)
+
+
+def memory(precision, batch_size):
+    """Return peak megabytes over those after building, by method; {} if unknown."""
+    sizes = {
+        method: whole_process.peak_memory(method, precision, batch_size)
+        for method in ("vanilla", "afd")
+    }
+    return {name: size / 2**20 for name, size in sizes.items() if size is not None}
+
+
+def say(text):
+    """Tell what is going on, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(figures):
+    """Return the figures as lines of text."""
+    lines = []
+    for title, unit in (("milliseconds", "ms"), ("megabytes", "MB"), ("ratios", "")):
+        rows = figures[title]
+        if rows:
+            width = max(map(len, rows))
+            lines += ["", title, "-" * (width + 12)]
+            digits = 2 if title == "ratios" else 1
+            lines += [
+                f"{name:{width}}  {value:10,.{digits}f} {unit}".rstrip()
+                for name, value in rows.items()
+            ]
+    return "\n".join(lines)
+
+
+def main(arguments=None):
+    """Measure, print the table, write the JSON file; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each case")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--data_dir", default=os.environ.get("AFD_TFDS_DIR"))
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS)
+    parser.add_argument("--threads", help="inter-op,intra-op; default TensorFlow's")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        import tensorflow as tf
+
+        inter, intra = map(int, options.threads.split(","))
+        tf.config.threading.set_inter_op_parallelism_threads(inter)
+        tf.config.threading.set_intra_op_parallelism_threads(intra)
+    figures = measure(
+        options.part or PARTS,
+        options.precision or PRECISIONS,
+        options.rounds,
+        options.batch_size,
+        options.data_dir,
+    )
+    print(table(figures))
+    if options.json:
+        figures["machine"] = benchmark_input.machine()
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+            file.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""What is timed: steps of networks through the train function that `fit` runs."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import afd_tf
+from afd_tf import losses
+from afd_tf.networks.normalization import with_stock_normalization
+
+CLASSES = 100
+SHAPE = (32, 32, 3)
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+def pair():
+    """Build resnet20 and wrn16_2."""
+    return [
+        afd_tf.networks.resnet(20, CLASSES, SHAPE),
+        afd_tf.networks.wide_resnet(16, 2, CLASSES, SHAPE),
+    ]
+
+
+def equal(count):
+    """Build `count` networks resnet20."""
+    return [afd_tf.networks.resnet(20, CLASSES, SHAPE) for _ in range(count)]
+
+
+def stock(networks):
+    """Copy networks with `keras.layers.BatchNormalization`."""
+    return [with_stock_normalization(network) for network in networks]
+
+
+def batch(batch_size):
+    """Return random images and labels."""
+    random = np.random.default_rng(0)
+    images = random.normal(size=(batch_size, *SHAPE)).astype("float32")
+    return tf.constant(images), tf.constant(random.integers(0, CLASSES, batch_size))
+
+
+def train_function(model, batch_size):
+    """Return a function that makes one step by the model's own train function."""
+    data = tf.data.Dataset.from_tensors(batch(batch_size)).repeat()
+    iterator = iter(data)
+    model.make_train_function()
+
+    def step():
+        # Waits for the last of a step's results, as a progress bar does.
+        model.train_function(iterator)["loss"].numpy()
+
+    return step
+
+
+def together(networks, method, batch_size, **options):
+    """Return the step of networks that train together."""
+    model = afd_tf.OnlineDistiller(networks, method, **options)
+    model.compile(total_steps=1_000_000)
+    return train_function(model, batch_size)
+
+
+def alone(network, batch_size):
+    """Return the step of one network trained by Keras, with the same optimizer."""
+    network.compile(
+        afd_tf.optimization.logit_optimizer(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    return train_function(network, batch_size)
+
+
+def passes(networks, batch_size):
+    """Return F, the networks' forward pass, and F + B, with the backward pass."""
+    images, labels = batch(batch_size)
+    variables = [v.value for n in networks for v in n.trainable_variables]
+
+    def loss():
+        logits = [network(images, training=True) for network in networks]
+        return tf.add_n(
+            [tf.reduce_mean(losses.cross_entropy(labels, z)) for z in logits]
+        )
+
+    @tf.function
+    def forward():
+        return loss()
+
+    @tf.function
+    def both():
+        with tf.GradientTape() as tape:
+            value = loss()
+        gradients = tape.gradient(value, variables)
+        # One number of each gradient, so that none is optimised away or copied.
+        return tf.stack([tf.reshape(g, [-1])[0] for g in gradients])
+
+    return lambda: forward().numpy() and None, lambda: both().numpy() is None
+
+
+def step_cases(precision, batch_size):
+    """Return the cases of one precision that are compared with F + 2B."""
+    with policy(precision):
+        forward, both = passes(pair(), batch_size)
+        return {
+            "F": forward,
+            "F + B": both,
+            "vanilla": together(pair(), "vanilla", batch_size),
+            "dml": together(pair(), "dml", batch_size),
+            "afd, shared": together(pair(), "afd", batch_size),
+            "afd, fresh": together(pair(), "afd", batch_size, forward="fresh"),
+            "afd, fresh, stock layers": together(
+                stock(pair()), "afd", batch_size, forward="fresh"
+            ),
+        }
+
+
+def normalization_cases(batch_size):
+    """Return resnet20 alone, with our and with the stock normalisation."""
+    cases = {}
+    for precision in POLICIES:
+        with policy(precision):
+            cases[f"fused, {precision}"] = alone(*equal(1), batch_size)
+            cases[f"stock, {precision}"] = alone(*stock(equal(1)), batch_size)
+    return cases
+
+
+def count_cases(batch_size):
+    """Return AFD of two, three and four equal networks."""
+    return {
+        f"{count} networks": together(equal(count), "afd", batch_size)
+        for count in (2, 3, 4)
+    }
+
+
+class policy:  # noqa: N801  (used as a context manager)
+    """Build what is inside with a precision."""
+
+    def __init__(self, precision):
+        self._name = POLICIES[precision]
+
+    def __enter__(self):
+        self._before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self._name)
+
+    def __exit__(self, *_):
+        keras.config.set_dtype_policy(self._before)

@@ -1,0 +1,262 @@
+"""AFD in PyTorch as a practised user writes it: channels last, the same networks.
+
+Two versions: "literal" computes the maps again after the logit update, as the paper
+says and most would write it; "shared" takes both gradients from one forward pass. Run
+as a program, it makes steps on demand: see `Steps`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+BATCH_NORM = {"eps": 1e-5, "momentum": 0.1}
+
+
+class Steps:
+    """Steps of a version in a process of its own, which sleeps in between.
+
+    Args:
+        version: "literal" or "shared".
+        precision: "float32" or "bfloat16" (autocast).
+        batch_size: int.
+    """
+
+    def __init__(self, version, precision, batch_size):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, version, precision, str(batch_size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.parameters = json.loads(self._process.stdout.readline())
+
+    def __call__(self):
+        """Make a step; return the seconds it took."""
+        print(file=self._process.stdin, flush=True)
+        return float(json.loads(self._process.stdout.readline()))
+
+    def close(self):
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def main(version, precision, batch_size):
+    """Make a step for each line of the standard input and print its seconds."""
+    import torch
+
+    torch.manual_seed(0)
+    images = torch.randn(int(batch_size), 3, 32, 32)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 100, (int(batch_size),))
+    afd = _afd(bfloat16=precision == "bfloat16")
+    counts = [sum(p.numel() for p in network.parameters()) for network in afd.networks]
+    print(json.dumps(counts), flush=True)
+    step = {"literal": afd.literal_step, "shared": afd.shared_step}[version]
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        float(step(images, labels))
+        print(time.perf_counter() - begun, flush=True)
+
+
+def _afd(bfloat16):
+    """Build the networks, transfer layers, discriminators and optimizers."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    def convolution(inputs, outputs, kernel=3, stride=1):
+        pad = kernel // 2
+        return nn.Conv2d(inputs, outputs, kernel, stride, pad, bias=False)
+
+    def norm(channels, **options):
+        return nn.BatchNorm2d(channels, **BATCH_NORM, **options)
+
+    class Basic(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.conv1 = convolution(inputs, outputs, stride=stride)
+            self.norm1 = norm(outputs)
+            self.conv2 = convolution(outputs, outputs)
+            self.norm2 = norm(outputs)
+            self.stride, self.more = stride, outputs - inputs
+
+        def forward(self, x):
+            y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+            y = self.norm2(self.conv2(y))
+            if self.stride > 1:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
+            return F.relu(x + y, inplace=True)
+
+    class PreActivated(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.norm1 = norm(inputs)
+            self.conv1 = convolution(inputs, outputs, stride=stride)
+            self.norm2 = norm(outputs)
+            self.conv2 = convolution(outputs, outputs)
+            same = inputs == outputs and stride == 1
+            self.shortcut = None if same else convolution(inputs, outputs, 1, stride)
+
+        def forward(self, x):
+            y = F.relu(self.norm1(x), inplace=True)
+            if self.shortcut is not None:
+                x = self.shortcut(y)
+            y = F.relu(self.norm2(self.conv1(y)), inplace=True)
+            return x + self.conv2(y)
+
+    def stages(block, widths, blocks):
+        layers, inputs = [], 16
+        for stage, outputs in enumerate(widths):
+            for number in range(blocks):
+                stride = 2 if stage and not number else 1
+                layers.append(block(inputs, outputs, stride))
+                inputs = outputs
+        return layers
+
+    class Network(nn.Module):
+        def __init__(self, extractor, channels):
+            super().__init__()
+            self.extractor = nn.Sequential(*extractor)
+            self.logits = nn.Linear(channels, 100)
+
+        def head(self, maps):
+            with torch.autocast("cpu", enabled=False):
+                return self.logits(maps.float().mean((2, 3)))
+
+    def relu():
+        return nn.ReLU(inplace=True)
+
+    def resnet20():
+        stem = [convolution(3, 16), norm(16), relu()]
+        return Network([*stem, *stages(Basic, (16, 32, 64), 3)], 64)
+
+    def wrn16_2():
+        body = stages(PreActivated, (32, 64, 128), 2)
+        return Network([convolution(3, 16), *body, norm(128), relu()], 128)
+
+    class Discriminator(nn.Module):
+        def __init__(self, inputs):
+            super().__init__()
+            layers = []
+            for outputs, stride in ((64, 2), (128, 2), (256, 1)):
+                layers += [
+                    convolution(inputs, outputs, stride=stride),
+                    norm(outputs, track_running_stats=False),
+                    nn.LeakyReLU(0.2, inplace=True),
+                ]
+                inputs = outputs
+            self.blocks = nn.Sequential(*layers)
+            self.dense = nn.Linear(inputs, 1)
+
+        def forward(self, maps):
+            pooled = self.blocks(maps).float().mean((2, 3))
+            with torch.autocast("cpu", enabled=False):
+                return torch.sigmoid(self.dense(pooled))
+
+    def last(modules):
+        return nn.ModuleList(modules).to(memory_format=torch.channels_last)
+
+    class AFD:
+        def __init__(self):
+            self.networks = last([resnet20(), wrn16_2()])
+            self.transfers = last([nn.Conv2d(64, 128, 1), nn.Conv2d(128, 128, 1)])
+            self.judges = last([Discriminator(128), Discriminator(128)])
+            self.generators = [
+                *(p for n in self.networks for p in n.extractor.parameters()),
+                *self.transfers.parameters(),
+            ]
+            self.logit = torch.optim.SGD(
+                self.networks.parameters(),
+                lr=0.1,
+                momentum=0.9,
+                weight_decay=1e-4,
+                nesterov=True,
+                fused=True,
+            )
+            slow = {"lr": 2e-5, "weight_decay": 0.1, "fused": True}
+            self.feature = torch.optim.Adam(self.generators, **slow)
+            self.judge = torch.optim.Adam(self.judges.parameters(), **slow)
+            modules = self.networks.modules()
+            self.norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
+
+        def half(self):
+            return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+
+        def maps(self, images):
+            with self.half():
+                return [network.extractor(images) for network in self.networks]
+
+        def logit_loss(self, maps, labels, temperature=3.0):
+            logits = [n.head(h) for n, h in zip(self.networks, maps, strict=True)]
+            loss = 0.0
+            for k in (0, 1):
+                source = F.softmax(logits[k - 1].detach() / temperature, 1)
+                own = F.log_softmax(logits[k] / temperature, 1)
+                kl = F.kl_div(own, source, reduction="batchmean")
+                loss = loss + F.cross_entropy(logits[k], labels)
+                loss = loss + temperature**2 * kl
+            return loss
+
+        def transferred(self, maps):
+            with self.half():
+                return [t(h) for t, h in zip(self.transfers, maps, strict=True)]
+
+        def update_judges(self, shown):
+            shown = [t.detach() for t in shown]
+            self.judge.zero_grad()
+            loss = 0.0
+            with self.half():
+                for k, judge in enumerate(self.judges):
+                    real, own = judge(shown[k - 1]), judge(shown[k])
+                    loss = loss + ((1 - real) ** 2).mean() + (own**2).mean()
+            loss.backward()
+            self.judge.step()
+
+        def generator_loss(self, shown):
+            with self.half():
+                verdicts = [d(t) for d, t in zip(self.judges, shown, strict=True)]
+            return sum(((1 - verdict) ** 2).mean() for verdict in verdicts)
+
+        def literal_step(self, images, labels):
+            loss = self.logit_loss(self.maps(images), labels)
+            self.logit.zero_grad()
+            loss.backward()
+            self.logit.step()
+            # The second forward pass moves no running statistics.
+            for module in self.norms:
+                module.momentum = 0.0
+            shown = self.transferred(self.maps(images))
+            for module in self.norms:
+                module.momentum = BATCH_NORM["momentum"]
+            self.update_judges(shown)
+            self.judges.requires_grad_(False)
+            self.feature.zero_grad()
+            self.generator_loss(shown).backward()
+            self.feature.step()
+            self.judges.requires_grad_(True)
+            return loss.detach()
+
+        def shared_step(self, images, labels):
+            maps = self.maps(images)
+            loss = self.logit_loss(maps, labels)
+            self.logit.zero_grad()
+            loss.backward(retain_graph=True)
+            shown = self.transferred(maps)
+            self.update_judges(shown)
+            self.judges.requires_grad_(False)
+            generator_loss = self.generator_loss(shown)
+            gradients = torch.autograd.grad(generator_loss, self.generators)
+            self.logit.step()
+            for parameter, gradient in zip(self.generators, gradients, strict=True):
+                parameter.grad = gradient
+            self.feature.step()
+            self.judges.requires_grad_(True)
+            return loss.detach()
+
+    return AFD()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

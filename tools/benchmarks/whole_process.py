@@ -1,0 +1,94 @@
+"""What only a process of its own shows: peak memory, and the time to the first step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+_STEPS = 20
+_MEMORY = """
+import os, resource, sys
+sys.path.insert(0, {tools!r})
+from benchmarks import cases
+import afd_tf
+with cases.policy({precision!r}):
+    model = afd_tf.OnlineDistiller(cases.pair(), {method!r}, **{options!r})
+    model.compile(total_steps=1000)
+    step = cases.train_function(model, {batch_size})
+    with open("/proc/self/statm") as file:
+        built = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    for _ in range({steps}):
+        step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - built)
+"""
+
+
+def peak_memory(method, precision, batch_size, **options):
+    """Measure the peak resident size of 20 steps minus that after building.
+
+    Args:
+        method: str.
+        precision: "float32" or "bfloat16".
+        batch_size: int.
+        **options: of `OnlineDistiller`.
+
+    Returns:
+        int, bytes; None where the system does not tell (it needs /proc).
+    """
+    if not os.path.exists("/proc/self/statm"):
+        return None
+    tools = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    program = _MEMORY.format(
+        tools=tools,
+        method=method,
+        precision=precision,
+        batch_size=batch_size,
+        options=options,
+        steps=_STEPS,
+    )
+    return int(_run([sys.executable, "-c", program]).split()[-1])
+
+
+def seconds_to_first_step(data_dir=None):
+    """Time `afd-train` from the command to the end of its first step.
+
+    Args:
+        data_dir: str, folder with CIFAR-100 prepared by tensorflow-datasets; without
+            it, the embedded digits at the same size.
+
+    Returns:
+        float, seconds; imports, data and compilation included.
+    """
+    command = [sys.executable, "-u", "-m", "afd_tf.cli.train"]
+    command += ["--gin_param=train.epochs = 1"]
+    if data_dir:
+        command += ["--gin_file=pairings/cifar100_resnet20_wrn16_2"]
+        command += [f"--data_dir={data_dir}"]
+    else:
+        command += ["--gin_file=datasets/digits", "--gin_file=networks/resnet20"]
+        command += ["--gin_param=train.networks = ['resnet20', 'wrn16_2']"]
+        command += ["--gin_param=load_data.image_size = 32"]
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        with subprocess.Popen(
+            [*command, f"--workdir={folder}/run"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            output = []
+            for line in process.stdout:
+                output.append(line)
+                if line.startswith("First step"):
+                    seconds = time.perf_counter() - begun
+                    process.kill()
+                    return seconds
+    raise RuntimeError(f"afd-train ended without a step:\n{''.join(output)}")
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[:2]} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
