@@ -149,14 +149,15 @@ class Segments:
         """
         self._network._clear_losses()
         x = tf.cast(x, self._network.inputs[0].dtype)
-        feature_map = None
+        feature_map, finished = None, []
         for i, segment in enumerate(self._segments):
-            outputs, losses = _run(segment, x)
+            outputs, losses = _run(segment, x, finished)
             x = outputs[0]
             if i == self._with_map:
                 feature_map = outputs[-1]
             for loss in losses:
-                self._network.add_loss(loss)
+                # Of the base class: Functional refuses to.
+                keras.layers.Layer.add_loss(self._network, loss)
         return feature_map, x
 
 
@@ -203,22 +204,39 @@ class _Pass(keras.StatelessScope):
     """
 
     def __init__(self, weights, state):
+        weights, state = list(weights), list(state)
         super().__init__([*weights, *state], collect_losses=True)
-        self.state = list(state)
+        self._weights = {id(variable) for variable, _ in weights}
+        self.state = state
         self.moved = []
 
     def add_update(self, update):
-        variable, _ = update
-        if self.get_current_value(variable) is None:
+        variable, value = update
+        before = self.get_current_value(variable)
+        if before is None:
             # None of the segment's: Keras' global seed generator.
-            self.state.append((variable, tf.convert_to_tensor(variable.value)))
+            before = tf.convert_to_tensor(variable.value)
+            self.state.append((variable, before))
+        # As outside a scope: what is assigned passes no gradient, and the gradient of
+        # a weight that was assigned to (spectral normalisation) is that of its reads.
+        value = tf.stop_gradient(value)
+        if id(variable) in self._weights:
+            value += before - tf.stop_gradient(before)
         if all(variable is not other for other in self.moved):
             self.moved.append(variable)
-        super().add_update(update)
+        super().add_update((variable, value))
 
 
-def _run(segment, x):
+def _run(segment, x, finished):
     """Run a segment, keep what enters it only, and move its state once.
+
+    Args:
+        segment: _Segment.
+        x: its input.
+        finished: list of the gradients of the weights of the segment last
+            differentiated in this forward pass. The next begins when all are there:
+            if they were put off, they would hold that segment's maps. So only one
+            segment is open at a time, and E3's backward pass waits for E1's.
 
     Returns:
         The segment's outputs and the losses its layers added, two lists of tensors.
@@ -227,20 +245,42 @@ def _run(segment, x):
     passes = []
 
     def compute(x, *values):
+        if passes:
+            x = _after(finished, x)
         with _Pass(zip(weights, values, strict=True), state) as own:
             outputs = segment(x)
         passes.append(own)
         return (*outputs, *own.losses)
+
+    @tf.custom_gradient
+    def enter(*inputs):
+        def leave(*gradients):
+            finished[:] = gradients[1:] or gradients
+            return gradients
+
+        return [tf.identity(t) for t in inputs], leave
 
     # Read once: an update of the weights between the passes must not matter.
     values = [tf.convert_to_tensor(v.value) for v in weights]
     state = [
         (v, tf.convert_to_tensor(v.value)) for v in segment.non_trainable_variables
     ]
-    results = tf.recompute_grad(compute)(x, *values)
+    results = tf.recompute_grad(compute)(*enter(x, *values))
     first = passes[0]
     state = first.state
     for variable in first.moved:
         variable.assign(first.get_current_value(variable))
     count = len(results) - len(first.losses)
     return list(results[:count]), list(results[count:])
+
+
+def _after(tensors, x):
+    """Return `x` when `tensors`, if they are of its graph, are there."""
+    if tf.executing_eagerly() or not tensors or tensors[0].graph is not x.graph:
+        return x
+    # A sum, because Grappler drops control dependencies between such operations. It does
+    # not know that no number is infinite and not a number at once.
+    one_each = [tf.cast(tf.reshape(t, [-1])[:1], tf.float32) for t in tensors]
+    numbers = tf.concat(one_each, 0)
+    never = tf.reduce_any(tf.math.is_nan(numbers) & tf.math.is_inf(numbers))
+    return x + tf.cast(never, x.dtype)
