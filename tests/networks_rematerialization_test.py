@@ -161,3 +161,182 @@ def test_sequential_networks_are_cut_too():
         ]
     )
     assert_equal_passes(network, images(shape=(6, 6, 2)))
+
+
+def test_cuts_balance_what_is_kept_against_what_is_recomputed():
+    x = inputs = keras.Input((4, 4, 1))
+    for i in range(16):
+        x = layers.Activation("tanh", name=f"step{i + 1}")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    nodes = graph.sorted_nodes([layers.Dense(2)(x)])
+    tapped = nodes[16]
+
+    def names(segments):
+        return [node.operation.name for node in cut(nodes, tapped, segments)]
+
+    # Equal maps: m borders and an inside of 16 / m are least at m = 4.
+    assert names(True) == ["step4", "step8", "step12", "step16"]
+    assert names(2) == ["step16"]
+    assert names(3) == ["step8", "step16"]
+    assert names(1000) == [f"step{i + 1}" for i in range(16)]
+    assert inputs.shape == (None, 4, 4, 1)
+
+
+def test_borders_are_where_all_paths_meet_and_at_the_tap():
+    network = small_resnet()
+    nodes = graph.sorted_nodes(network.outputs)
+    chain = {id(node) for node in graph.bottlenecks(nodes)}
+    for name in ("feature_map", "stage2_block1_add"):
+        tapped = next(n for n in nodes if n.operation.name == name)
+        for segments in (True, 2, 3, 5, 1000):
+            borders = cut(nodes, tapped, segments)
+            assert tapped in borders
+            assert all(id(node) in chain for node in borders)
+            assert segments is True or len(borders) < segments
+
+
+def kept_bytes(checkpointing):
+    """Size of the maps that the backward passes take from the forward pass."""
+    tapped = networks.tap(
+        networks.resnet(20, 3, (16, 16, 3)), checkpointing=checkpointing
+    )
+    sizes = []
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape(persistent=True) as tape:
+            feature_map, logits = tapped.forward(x, training=True)
+            losses = tf.reduce_sum(logits**2), tf.reduce_sum(feature_map**2)
+        forward = x.graph.get_operations()
+        variables = tapped.extractor_variables
+        gradients = [tape.gradient(loss, variables) for loss in losses]
+        kept = {
+            tensor.name: np.prod(tensor.shape) * tensor.dtype.size
+            for operation in x.graph.get_operations()[len(forward) :]
+            for tensor in map(original, operation.inputs)
+            if tensor.op in forward and tensor.shape[:1] == [8]  # a map, no kernel
+        }
+        sizes.append(sum(kept.values()))
+        return gradients
+
+    step.get_concrete_function(tf.TensorSpec((8, 16, 16, 3)))
+    return sizes[0]
+
+
+def original(tensor):
+    while tensor.op.type in ("Identity", "IdentityN"):
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor
+
+
+def test_backward_passes_take_fewer_bytes_from_the_forward_pass():
+    assert kept_bytes(True) < 0.3 * kept_bytes(False)
+
+
+def train(checkpointing, make=None, steps=3, compiled=None, **options):
+    keras.utils.set_random_seed(3)
+    make = make or (lambda: [small_resnet(), small_wide_resnet(dropout=0.3)])
+    model = OnlineDistiller(make(), tiny.afd(), checkpointing=checkpointing, **options)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.optimizers.SGD(0.1),
+        keras.optimizers.SGD(0.1),
+        gradient_ratio_every=1,
+        **(compiled or {}),
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8 * steps, *SHAPE)).astype("float32")
+    y = rng.integers(0, 3, 8 * steps)
+    history = model.fit(x, y, batch_size=8, shuffle=False, verbose=0).history
+    return model, {name: values[-1] for name, values in history.items()}
+
+
+def assert_same_training(expected, received, tolerance=1e-4):
+    (one, logs), (other, other_logs) = expected, received
+    assert logs.keys() == other_logs.keys()
+    for name, value in logs.items():
+        np.testing.assert_allclose(
+            other_logs[name], value, rtol=10 * tolerance, err_msg=name
+        )
+    for a, b in zip(tiny.values(one.variables), tiny.values(other.variables)):
+        scale = np.abs(a).max() + 1e-6
+        np.testing.assert_allclose(b / scale, a / scale, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forward", ["shared", "fresh"])
+@pytest.mark.parametrize("eager", [True, False])
+def test_steps_of_afd_give_the_same_weights_state_and_logs(forward, eager):
+    options = {"forward": forward, "compiled": {"run_eagerly": eager}}
+    model, logs = train(True, **options)
+    assert_same_training(train(False, **options), (model, logs))
+
+
+def test_one_step_moves_the_statistics_once():
+    networks_ = [tiny.network(4, normalization=True) for _ in range(2)]
+    model = tiny.distiller(networks_, rates=(0, 0, 0), checkpointing=True)
+    x, y = tiny.batch()
+    before = networks_[0].get_layer("conv")(x)
+    model.train_on_batch(x, y)
+    expected = 0.1 * np.mean(before, axis=(0, 1, 2))
+    moving = networks_[0].get_layer("bn").moving_mean
+    np.testing.assert_allclose(np.array(moving), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.multi_device
+@pytest.mark.parametrize("normalization", ["batch", "sync"])
+def test_two_devices_train_the_same_with_and_without(normalization):
+    results = []
+    for option in (False, True):
+        with tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]).scope():
+            results.append(
+                train(
+                    option,
+                    lambda: [
+                        small_resnet(normalization=normalization) for _ in range(2)
+                    ],
+                )
+            )
+    assert_same_training(*results)
+
+
+def test_evaluation_runs_in_no_segments_and_changes_nothing():
+    network = small_wide_resnet(dropout=0.5)
+    plain = networks.tap(network).forward(images())
+    before = tiny.values(network.variables)
+    received = networks.tap(network, checkpointing=True).forward(images())
+    for a, b in zip(received, plain):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(network.variables, before):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_saved_model_keeps_the_option_and_has_no_variables_for_it(tmp_path):
+    model = tiny.distiller([tiny.network(4), tiny.network(5)], checkpointing=3)
+    model.train_on_batch(*tiny.batch())
+    model.save(tmp_path / "pair.keras")
+    loaded = keras.models.load_model(tmp_path / "pair.keras")
+    assert loaded.checkpointing == 3
+    assert [len(tap.segments) for tap in loaded.taps] == [3, 3]
+    plain = tiny.distiller([tiny.network(4), tiny.network(5)])
+    assert len(plain.variables) == len(model.variables)
+    for m in (model, loaded):
+        m.train_on_batch(*tiny.batch(seed=1))
+    for a, b in zip(model.variables, loaded.variables):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_summary_says_how_many_segments():
+    lines = []
+    options = {"names": ["a", "b"]}
+    tiny.distiller(checkpointing=3, **options).summary(print_fn=lines.append)
+    assert "checkpointing: a in 3 segments, b in 3 segments" in lines[0]
+    tiny.distiller(**options).summary(print_fn=lines.append)
+    assert "checkpointing" not in lines[1]
+
+
+@pytest.mark.parametrize("value", [0, 1, -2, 2.5, "yes", None])
+def test_other_values_are_refused(value):
+    with pytest.raises(ValueError, match=r"`checkpointing`.*checkpointing="):
+        tiny.distiller(checkpointing=value)

@@ -278,8 +278,8 @@ def _after(tensors, x):
     """Return `x` when `tensors`, if they are of its graph, are there."""
     if tf.executing_eagerly() or not tensors or tensors[0].graph is not x.graph:
         return x
-    # A sum, because Grappler drops control dependencies between such operations. It does
-    # not know that no number is infinite and not a number at once.
+    # A sum, because Grappler drops control dependencies between such operations. It
+    # does not know that no number is infinite and not a number at once.
     one_each = [tf.cast(tf.reshape(t, [-1])[:1], tf.float32) for t in tensors]
     numbers = tf.concat(one_each, 0)
     never = tf.reduce_any(tf.math.is_nan(numbers) & tf.math.is_inf(numbers))
