@@ -181,7 +181,8 @@ class _Segment(keras.layers.Layer):
         ]
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=True):
+        # The argument is for layers inside of layers, which look for it further up.
         return self.function._run_through_graph(x, operation_fn=_in_training)
 
 
@@ -248,7 +249,7 @@ def _run(segment, x, finished):
         if passes:
             x = _after(finished, x)
         with _Pass(zip(weights, values, strict=True), state) as own:
-            outputs = segment(x)
+            outputs = segment(x, training=True)
         passes.append(own)
         return (*outputs, *own.losses)
 
