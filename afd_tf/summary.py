@@ -35,6 +35,7 @@ def summarize(model):
             for n, t in zip(names, wiring.taps, strict=True)
             if t.note
         ),
+        *_checkpointing(names, wiring.taps),
         _layers("discriminators", model.discriminators),
         _layers("transfer layers", model.transfers),
     ]
@@ -42,6 +43,16 @@ def summarize(model):
         f"{phase.role} optimizer: {phase.describe()}" for phase in model.phases or ()
     ]
     return "\n".join(lines)
+
+
+def _checkpointing(names, taps):
+    if not any(tap.segments for tap in taps):
+        return []
+    counts = (
+        f"{name} in {len(tap.segments)} segments"
+        for name, tap in zip(names, taps, strict=True)
+    )
+    return [f"checkpointing: {', '.join(counts)}"]
 
 
 def _layers(what, layers):

@@ -6,6 +6,7 @@ import keras
 
 from afd_tf.naming import nearest
 from afd_tf.networks import graph
+from afd_tf.networks.rematerialization import Segments, check_checkpointing
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Tapped:
         num_classes: int, the number of logits.
         input_shape: (height, width, channels) of the images.
         note: str, what is worth knowing about the choice of the tap, or "".
+        segments: the training pass in segments that are recomputed, or None.
     """
 
     network: keras.Model
@@ -30,6 +32,7 @@ class Tapped:
     num_classes: int
     input_shape: tuple
     note: str
+    segments: Segments | None = field(repr=False)
     _two_outputs: keras.Model = field(repr=False)
     _extractor_layers: tuple = field(repr=False)
 
@@ -44,6 +47,8 @@ class Tapped:
             Tuple of the feature map `(batch, h, w, c)` and the logits
             `(batch, num_classes)`, in the dtypes in which the network computes them.
         """
+        if training and self.segments is not None:
+            return self.segments(x)
         feature_map, logits = self._two_outputs(x, training=training)
         return feature_map, logits
 
@@ -64,7 +69,7 @@ class Tapped:
         return {id(v) for layer in self._extractor_layers for v in layer.variables}
 
 
-def tap(model, layer=None):
+def tap(model, layer=None, checkpointing=False):
     """Lay open a feature map of a classifier.
 
     Args:
@@ -74,6 +79,8 @@ def tap(model, layer=None):
         layer: str, name of the layer whose 4-D output is the feature map. Default: the
             last 4-D output before the head (before global pooling or flattening),
             leaving out layers that only drop, pad or reshape.
+        checkpointing: bool or int >= 2, whether training keeps maps between segments
+            only, and how many; see `afd_tf.OnlineDistiller`.
 
     Returns:
         A `Tapped`.
@@ -88,6 +95,7 @@ def tap(model, layer=None):
         >>> tapped.map_shape
         (8, 8, 64)
     """
+    checkpointing = check_checkpointing(checkpointing)
     inputs, logits = _ends(model)
     nodes = graph.sorted_nodes([logits])
     _check_channels_last(model, nodes)
@@ -122,6 +130,7 @@ def tap(model, layer=None):
         num_classes=int(logits.shape[-1]),
         input_shape=tuple(inputs.shape[1:]),
         note=_note(map_shape),
+        segments=Segments(model, nodes, node, checkpointing) if checkpointing else None,
         _two_outputs=two_outputs,
         _extractor_layers=tuple(layers),
     )
