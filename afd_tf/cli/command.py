@@ -1,7 +1,8 @@
 """What all commands share: flags, help, errors of one line, exit status.
 
 Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
-traceback), 130 interrupted; anything unexpected keeps its traceback and ends with 1.
+traceback), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after saving);
+anything unexpected keeps its traceback and ends with 1.
 """
 
 import importlib

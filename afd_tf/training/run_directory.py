@@ -4,7 +4,7 @@
 config.gin            the configuration as parsed, written before training
 operative_config.gin  every parameter in use, defaults included
 metrics.csv           a row per epoch
-checkpoints/          the last epochs' complete state
+checkpoints/          the complete state at the last few steps saved
 logs/                 TensorBoard
 export/               exported networks
 results.json          written once, when the run is finished
@@ -20,8 +20,16 @@ from pathlib import Path
 
 from afd_tf.training import settings_text
 
-# Where a run computes and where its data lies may change between two starts.
-LOCATION = ("train.data_dir", "train.strategy", "train.tensorboard", "train.keep")
+# Where a run computes, where its data lies and how often it is saved may change
+# between two starts.
+LOCATION = (
+    "train.data_dir",
+    "train.strategy",
+    "train.tensorboard",
+    "train.keep",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+)
 
 
 class RunDirectory:
@@ -120,8 +128,8 @@ class RunDirectory:
     def started(self, config):
         """Make the directory, with `config.gin` as its first file.
 
-        If the first epoch never ends, what was written is removed again: there is
-        nothing to go on from.
+        If training fails before anything was saved, what was written is removed again:
+        there is nothing to go on from.
 
         Args:
             config: str, gin text.
