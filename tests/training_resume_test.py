@@ -119,8 +119,8 @@ MANY = [
         pytest.param(FEW, QUICK, id="few stops"),
         pytest.param(MANY, {}, id="many stops", marks=pytest.mark.slow),
         pytest.param(
-            MANY[:4],
-            {"strategy": "mirrored", "epochs": 2},
+            MANY[1:3],
+            {"strategy": "mirrored", "epochs": 1},
             id="two replicas",
             marks=[pytest.mark.slow, pytest.mark.multi_device],
         ),

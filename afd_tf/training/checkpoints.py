@@ -15,6 +15,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from afd_tf.training.errors import one_line
+
 _NAME = re.compile(r"epoch-(\d+)-step-(\d+)\.index")
 _DATA = ".data-00000-of-00001"
 _RECORD = "record"
@@ -107,8 +109,7 @@ class Checkpoints:
                 os.replace(f"{temporary}{suffix}", f"{final}{suffix}")
             _flush(self.directory)
         except tf.errors.OpError as error:
-            # In the file system's words, without the operation that met them.
-            raise OSError(str(error.message).split("}} ")[-1]) from error
+            raise OSError(one_line(error)) from error
         finally:
             _delete(temporary)
         self._delete_others(position)
@@ -138,10 +139,9 @@ class Checkpoints:
                 return self._read(position, only)
             except Exception as error:
                 # TensorFlow's readers raise whatever the damage leads to.
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 warnings.warn(
                     f"Checkpoint {self.path(position)} is damaged and is passed over "
-                    f"({reason[:200]}).",
+                    f"({one_line(error)}).",
                     stacklevel=2,
                 )
         if positions:

@@ -61,6 +61,7 @@ def train(
     precision="float32",
     strategy="auto",
     steps_per_execution=1,
+    non_finite="stop",
     tensorboard=True,
     keep=3,
     checkpoint_steps=None,
@@ -97,6 +98,8 @@ def train(
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         strategy: "auto", "single" or "mirrored".
         steps_per_execution: int, steps per call of the compiled function.
+        non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
+            an error, or "skip", undo it and go on, which costs a few percent of time.
         tensorboard: bool, whether to write `logs/`.
         keep: int >= 1, number of checkpoints kept.
         checkpoint_steps: int >= 1, steps between two checkpoints, or None. There is one
@@ -115,11 +118,14 @@ def train(
     Raises:
         ValueError: if an argument is invalid, or `workdir` holds something else; before
             anything is written.
-        NonFiniteLossError: if a loss becomes NaN or infinite.
+        NonFiniteLossError: if a loss becomes NaN or infinite, and stays so.
+        OutOfMemoryError: if a step needs more memory than there is.
         Interrupted: if a signal stopped the run.
     """
     arguments = dict(locals())
-    saving = loop.Saving(keep, checkpoint_steps, checkpoint_minutes)
+    options = loop.Options(
+        keep, checkpoint_steps, checkpoint_minutes, non_finite, tensorboard
+    )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)
     if not dry_run:
@@ -133,9 +139,10 @@ def train(
             print(describe(experiment))
             return {}
         with run.started(provenance.config):
-            record_dataset(run, experiment.info)
-            write_text(run.operative_config, provenance.operative_config())
-            loop.fit(experiment, run, interruption, saving, tensorboard=tensorboard)
+            with run.writing():
+                record_dataset(run, experiment.info)
+                write_text(run.operative_config, provenance.operative_config())
+            loop.fit(experiment, run, interruption, options)
             outcome = results.make_results(
                 loop.evaluate(experiment),
                 experiment.distiller,
@@ -146,7 +153,8 @@ def train(
                 step=epochs * experiment.info.steps_per_epoch,
                 command=provenance.command,
             )
-            write_json(run.results, outcome)
+            with run.writing("Training is finished: the same command writes the rest."):
+                write_json(run.results, outcome)
     return outcome
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+import warnings
 
 import keras
 
@@ -59,7 +60,7 @@ class MetricsFile(keras.callbacks.Callback):
         }
         row |= {f"{k}_learning_rate": v for k, v in learning_rates(self.model).items()}
         # Plain numbers, as they come back from a checkpoint.
-        self._rows.append(row | {k: float(v) for k, v in (logs or {}).items()})
+        self._rows.append(row | {k: _plain(v) for k, v in (logs or {}).items()})
         self._write()
 
     def _write(self):
@@ -68,7 +69,18 @@ class MetricsFile(keras.callbacks.Callback):
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        write_text(self._path, text.getvalue())
+        try:
+            write_text(self._path, text.getvalue())
+        except OSError as error:
+            warnings.warn(
+                f"{self._path} could not be written: {error}. Its rows are kept and "
+                "written after the next epoch. Training goes on.",
+                stacklevel=2,
+            )
+
+
+def _plain(value):
+    return value if isinstance(value, int) else float(value)
 
 
 def learning_rates(distiller):

@@ -172,7 +172,13 @@ class Save(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._trained_metrics = ()
-        self._save(Position(epoch + 1))
+        # After the last one, an optimizer that averages weights still has to set them.
+        if epoch + 1 < self.params["epochs"]:
+            self._save(Position(epoch + 1))
+            self._stop_if_asked()
+
+    def on_train_end(self, logs=None):
+        self._save(Position(self.params["epochs"]))
         self._stop_if_asked()
 
     def _reached(self, position, only_if_asked=False):

@@ -1,5 +1,6 @@
 """Everything that training changes, as values by name."""
 
+import functools
 import re
 
 import numpy as np
@@ -55,6 +56,31 @@ class State:
         }
         replicas = max(map(len, self._copies.values()))
         return {**values, _REPLICAS: tf.constant(replicas)}
+
+    def put_back(self, values):
+        """Set every variable to what `read` returned in this process."""
+        for name, copies in self._copies.items():
+            for index, copy in enumerate(copies):
+                copy.assign(values[_key(name, index)])
+
+    def finite(self):
+        """Return whether no variable but metrics holds NaN or infinity, a bool."""
+        return bool(self._all_finite())
+
+    @functools.cached_property
+    def _all_finite(self):
+        floats = [
+            copy
+            for name, copies in self._copies.items()
+            if not name.startswith(METRICS)
+            for copy in copies
+            if copy.dtype.is_floating
+        ]
+        return tf.function(
+            lambda: tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]
+            )
+        )
 
     def write(self, values, only=""):
         """Set every variable, or none if one of the values does not fit.

@@ -1,12 +1,15 @@
 """TensorBoard's view of a run."""
 
+import contextlib
 import os
 import time
+import warnings
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from afd_tf.training.errors import one_line
 from afd_tf.training.metrics_file import learning_rates
 from afd_tf.training.nonfinite import owner
 
@@ -35,13 +38,14 @@ class TensorBoard(keras.callbacks.Callback):
         self._writer = None
 
     def on_train_begin(self, logs=None):
-        written_before = gather_events(self._directory, self._step)
-        self._writer = tf.summary.create_file_writer(str(self._directory))
-        if not written_before:
-            # Indented, it is shown as it is written.
-            quoted = "\n".join(f"    {line}" for line in self._text.splitlines())
-            with self._writer.as_default(step=self._step):
-                tf.summary.text("configuration", quoted)
+        with self._writing():
+            written_before = gather_events(self._directory, self._step)
+            self._writer = tf.summary.create_file_writer(str(self._directory))
+            if not written_before:
+                # Indented, it is shown as it is written.
+                quoted = "\n".join(f"    {line}" for line in self._text.splitlines())
+                with self._writer.as_default(step=self._step):
+                    tf.summary.text("configuration", quoted)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.monotonic()
@@ -62,13 +66,29 @@ class TensorBoard(keras.callbacks.Callback):
         if images:
             seconds = (self._trained_at or time.monotonic()) - self._started
             scalars["speed/images_per_second"] = images / seconds
-        with self._writer.as_default(step=(epoch + 1) * self._steps_per_epoch):
-            for tag, value in scalars.items():
-                tf.summary.scalar(tag, value)
-        self._writer.flush()
+        with self._writing():
+            with self._writer.as_default(step=(epoch + 1) * self._steps_per_epoch):
+                for tag, value in scalars.items():
+                    tf.summary.scalar(tag, value)
+            self._writer.flush()
 
     def on_train_end(self, logs=None):
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Go on without TensorBoard if it cannot be written."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            warnings.warn(
+                f"{self._directory} could not be written: {one_line(error)}. Training "
+                "goes on without TensorBoard.",
+                stacklevel=4,
+            )
+            # TensorFlow's writer is of no use after an error.
+            self._writer = tf.summary.create_noop_writer()
 
     def _tag(self, key):
         """From `val_resnet20_kl` to `kl/resnet20_validation`."""
