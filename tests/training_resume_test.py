@@ -14,9 +14,9 @@ import small_runs
 import stopped_run
 from tensorflow.python.framework import config as tf_config
 
-from afd_tf import OnlineDistiller, training
+from afd_tf import OnlineDistiller, data, training
 from afd_tf.training import saving
-from afd_tf.training.checkpoints import Checkpoints
+from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.interruption import Interrupted
 from afd_tf.training.progress import Progress
 
@@ -166,6 +166,21 @@ def test_several_steps_per_execution_are_stopped_between_executions(
         assert str(caught.value.position).startswith(done)
     small_runs.train(tmp_path / "stopped", **same)
     assert_same_runs(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_data_that_cannot_begin_within_an_epoch_is_saved_after_whole_ones(
+    tmp_path, monkeypatch
+):
+    def load(*args, **kwargs):
+        train, test, info = data.load(*args, **kwargs)
+        return train.map(lambda *batch: batch), test, info
+
+    stop(monkeypatch, signal.SIGTERM, 1, 3)
+    with pytest.raises(Interrupted) as caught:
+        small_runs.train(tmp_path / "run", load_data=load, checkpoint_steps=1)
+    assert caught.value.position == Position(1)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert checkpoints.positions() == [Position(1)]
 
 
 def start(workdir, when=None, number=signal.SIGKILL, delay=0.0):

@@ -109,7 +109,8 @@ class Checkpoints:
                 os.replace(f"{temporary}{suffix}", f"{final}{suffix}")
             _flush(self.directory)
         except tf.errors.OpError as error:
-            raise OSError(one_line(error)) from error
+            # Without the name of a temporary file that is gone.
+            raise OSError(one_line(error).rpartition("; ")[2]) from error
         finally:
             _delete(temporary)
         self._delete_others(position)

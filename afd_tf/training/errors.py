@@ -52,4 +52,5 @@ def one_line(error):
     """Return what an error says, in a line, without the operation that met it."""
     text = getattr(error, "message", None) or str(error)
     lines = text.split("}} ")[-1].splitlines()
-    return (lines[0] if lines else type(error).__name__).strip()[:200]
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r" \[Op:\w+\]$", "", first.strip())[:200]
