@@ -211,6 +211,18 @@ def test_a_run_without_a_finished_epoch_is_said(run, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_warning_is_one_line_without_source():
+    code = """
+import warnings
+from afd_tf.cli import command
+execute = lambda *_: warnings.warn("the disk is full") or 0
+warn = command.Command("afd-train", "", "", (), lambda values: None, execute)
+assert command.entry_points(warn)[0]([]) == 0
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "afd-train: the disk is full\n")
+
+
 @pytest.mark.slow
 def test_the_commands_run_as_modules_without_noise(tmp_path):
     done = python("-m", "afd_tf.cli.train", "--dry_run")

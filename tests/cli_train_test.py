@@ -11,7 +11,7 @@ import pytest
 
 from afd_tf import config
 from afd_tf.cli import train
-from afd_tf.training import callbacks
+from afd_tf.training import experiment, progress
 
 SMALL = [
     "--gin_param=train.networks = ['resnet8', 'resnet8']",
@@ -73,6 +73,8 @@ def test_help_is_short_and_of_our_flags_only(capsys, flag):
         "data_dir",
         "seed",
         "deterministic",
+        "checkpoint_steps",
+        "checkpoint_minutes",
         "strategy=auto|single|mirrored",
         "dry_run",
     ):
@@ -117,37 +119,57 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_run_says_how_to_go_on_and_does(capsys, monkeypatch):
-    save = callbacks.Save.on_epoch_end
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    capsys, monkeypatch, number, status
+):
+    done = progress.Progress.on_train_batch_end
 
-    def save_and_interrupt(self, epoch, logs=None):
-        save(self, epoch, logs)
-        signal.raise_signal(signal.SIGINT)
+    def interrupt(self, batch, logs=None):
+        done(self, batch, logs)
+        if (self._epoch, batch) == (1, 0):
+            signal.raise_signal(number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Save, "on_epoch_end", save_and_interrupt)
-        assert train.main([*SMALL, "--workdir=run"]) == 130
+        patch.setattr(progress.Progress, "on_train_batch_end", interrupt)
+        assert train.main([*SMALL, "--workdir=run"]) == status
     error = capsys.readouterr().err
-    assert "interrupted. Continue with: afd-train " in error
+    assert "saved after epoch 1 and 1 step. Continue with: afd-train " in error
     assert "--workdir=run" in error
     assert "Traceback" not in error
     assert train.main([*SMALL, "--workdir=run"]) == 0
     output = capsys.readouterr().out
-    assert "Continuing run after epoch 1 of 2." in output
+    assert "Continuing run after epoch 1 and 1 step; 2 epochs in all." in output
     assert "epoch 1/2" not in output
     assert "epoch 2/2" in output
 
 
-def test_an_interruption_before_the_first_epoch_ends_leaves_nothing(
-    capsys, monkeypatch
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_anything_was_saved_leaves_nothing(
+    capsys, monkeypatch, number
 ):
-    def interrupt(self, epoch, logs=None):
-        raise KeyboardInterrupt
+    def interrupt(self, logs=None):
+        signal.raise_signal(number)
 
-    monkeypatch.setattr(callbacks.MetricsFile, "on_epoch_begin", interrupt)
-    assert train.main([*SMALL, "--workdir=runs/run"]) == 130
+    monkeypatch.setattr(progress.Progress, "on_train_begin", interrupt)
+    assert train.main([*SMALL, "--workdir=runs/run"]) == 128 + number
     assert "Nothing is left. Start with: afd-train" in capsys.readouterr().err
     assert files() == []
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_training_stops_at_once(capsys, monkeypatch, number):
+    def load(*args, **kwargs):
+        signal.raise_signal(number)
+        raise AssertionError("reached")
+
+    monkeypatch.setattr(experiment, "describe", load)
+    assert train.main([*SMALL, "--dry_run"]) == 128 + number
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_flags_win_over_parameters_and_files(capsys):
@@ -189,6 +211,8 @@ def test_gin_is_left_clean():
         (["--workdirr=x"], "Did you mean: workdir"),
         (["--seed=a"], "--seed=a"),
         (["--seed=-1"], "`seed`"),
+        (["--checkpoint_steps=0"], "`checkpoint_steps`"),
+        (["--checkpoint_minutes=-1"], "`checkpoint_minutes`"),
         (["--strategy=many"], "--strategy=many"),
         (["--strategy=multi_worker"], "<auto|single|mirrored>"),
         (["--gin_param=train.strategy = 'multi_worker'"], "not available yet"),

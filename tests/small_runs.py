@@ -1,12 +1,14 @@
 """Runs that take a second or two: tiny networks on the embedded digits."""
 
+import csv
 import functools
 
 import keras
 import numpy as np
-import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from afd_tf import data, training
+from afd_tf.training.checkpoints import Checkpoints
 
 load_quietly = functools.partial(data.load, padding=1)
 
@@ -49,13 +51,25 @@ def train(workdir, **changes):
 
 def checkpoint_values(run):
     """Return every value in a run's newest checkpoint: dict of key to array."""
-    newest = tf.train.latest_checkpoint(str(run / "checkpoints"))
-    reader = tf.train.load_checkpoint(newest)
-    return {
-        key: reader.get_tensor(key)
-        for key in reader.get_variable_to_shape_map()
-        if key not in ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VALUE")
-    }
+    return Checkpoints(run / "checkpoints").newest().values
+
+
+def rows(run):
+    """Return the rows of a run's `metrics.csv` as dicts of str, without the time."""
+    with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+
+
+def events(run):
+    """Return what TensorBoard shows of a run: (tag, step, value), without the speed."""
+    shown = EventAccumulator(str(run / "logs"), {"tensors": 0}).Reload()
+    return [
+        (tag, event.step, event.tensor_proto.SerializeToString())
+        for tag in shown.Tags()["tensors"]
+        for event in shown.Tensors(tag)
+        if not tag.startswith("speed")
+    ]
 
 
 def assert_same_values(first, second):

@@ -1,13 +1,16 @@
 import csv
 import io
+import json
 import re
-import threading
 from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from afd_tf.training import callbacks, progress, tensorboard
+from afd_tf.training import metrics_file, progress, tensorboard
+from afd_tf.training.checkpoints import Position
+from afd_tf.training.metrics_file import MetricsFile
+from afd_tf.training.nonfinite import NonFiniteLossError, StopOnNonFinite
 
 NETWORKS = ["wrn16_2", "wrn16"]
 
@@ -22,6 +25,7 @@ def model(**changes):
         optimizer=optimizer(0.1),
         feature_optimizer=optimizer(2e-5),
         discriminator_optimizer=None,
+        steps_per_execution=1,
         **changes,
     )
 
@@ -52,51 +56,58 @@ LOGS = {
 # Stop on NaN
 
 
+def watching(last=None):
+    saver = SimpleNamespace(last=last, wait=lambda: None)
+    return attach(StopOnNonFinite(saver))
+
+
 def test_the_first_bad_step_is_reported_with_its_network():
-    stop = attach(callbacks.StopOnNonFinite())
+    stop = watching(Position(4, 2))
     stop.on_epoch_begin(4)
     stop.on_train_batch_end(0, LOGS)
-    stop.on_train_batch_begin(1)
-    # Threads may come in any order.
-    for batch in (3, 2):
-        stop.on_train_batch_end(batch, LOGS | {"wrn16_2_kl": float("inf")})
-    with pytest.raises(callbacks.NonFiniteLossError) as caught:
-        stop.on_train_batch_begin(4)
+    stop.on_train_batch_end(1, LOGS)
+    with pytest.raises(NonFiniteLossError) as caught:
+        stop.on_train_batch_end(2, LOGS | {"wrn16_2_kl": float("inf")})
     assert str(caught.value).startswith(
         "Loss of wrn16_2 is inf (wrn16_2_kl) at epoch 5, step 3. The checkpoint of "
-        "epoch 4 is kept."
+        "epoch 4 and 2 steps is kept."
     )
 
 
-def test_a_bad_last_step_or_validation_stops_before_the_epoch_is_saved():
+def test_a_bad_validation_stops_before_the_epoch_is_saved():
     for key in ("loss", "val_wrn16_loss"):
-        stop = attach(callbacks.StopOnNonFinite())
+        stop = watching()
         stop.on_epoch_begin(0)
-        with pytest.raises(callbacks.NonFiniteLossError, match="epoch 1, step 10"):
+        stop.on_train_batch_end(9, LOGS)
+        with pytest.raises(NonFiniteLossError, match="epoch 1, step 10"):
             stop.on_epoch_end(0, LOGS | {key: float("nan")})
 
 
 def test_finite_losses_and_other_values_do_not_stop():
-    stop = attach(callbacks.StopOnNonFinite())
+    stop = watching()
     stop.on_epoch_begin(0)
     stop.on_train_batch_end(0, LOGS | {"wrn16_gradient_ratio": float("inf")})
-    stop.on_train_batch_begin(1)
     stop.on_epoch_end(0, LOGS)
 
 
 # metrics.csv
 
 
-def write_epochs(path, epochs, done=0):
-    callback = attach(callbacks.MetricsFile(path, done, steps_per_epoch=10))
+def write_epochs(path, epochs, record=()):
+    callback = attach(MetricsFile(path, 10, dict(record)))
     for epoch in epochs:
-        callback.on_epoch_begin(epoch)
         callback.on_epoch_end(epoch, LOGS | {"loss": epoch + 0.1})
+    return json.loads(json.dumps(callback.record()))
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_a_row_per_epoch_holds_step_rates_and_metrics(tmp_path):
     write_epochs(tmp_path / "metrics.csv", [0, 1])
-    rows = callbacks.read_metrics(tmp_path / "metrics.csv")
+    rows = read(tmp_path / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["step"] for row in rows] == ["10", "20"]
     assert [float(row["loss"]) for row in rows] == [0.1, 1.1]
@@ -105,19 +116,34 @@ def test_a_row_per_epoch_holds_step_rates_and_metrics(tmp_path):
     assert "discriminator_learning_rate" not in rows[0]
 
 
-def test_rows_after_the_restored_epoch_are_dropped(tmp_path):
+def test_rows_are_those_of_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.csv"
-    write_epochs(path, [0, 1, 2])
-    seconds = [float(row["seconds"]) for row in callbacks.read_metrics(path)]
-    write_epochs(path, [1], done=1)
-    rows = callbacks.read_metrics(path)
+    record = write_epochs(path, [0])
+    write_epochs(path, [1, 2], record)
+    before = path.read_text().splitlines()
+    # Lost, or of an epoch that is trained again.
+    for damage in (path.unlink, lambda: path.write_text("\n".join([*before, "9,9"]))):
+        damage()
+        write_epochs(path, [], record)
+        assert path.read_text().splitlines() == before[:2]
+    write_epochs(path, [1], record)
+    rows = read(path)
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert float(rows[1]["seconds"]) >= seconds[0]
+    assert float(rows[1]["seconds"]) >= float(rows[0]["seconds"])
+
+
+def test_seconds_go_on_and_leave_out_the_time_between_processes(tmp_path, monkeypatch):
+    clock = iter([100.0, 107.0, 109.0])
+    monkeypatch.setattr(metrics_file.time, "monotonic", lambda: next(clock))
+    path = tmp_path / "metrics.csv"
+    record = write_epochs(path, [0], {"seconds": 50.0})
+    assert float(read(path)[0]["seconds"]) == 57.0
+    assert record["seconds"] == 59.0
 
 
 def test_a_killed_write_leaves_whole_rows(tmp_path, monkeypatch):
     path = tmp_path / "metrics.csv"
-    write_epochs(path, [0])
+    record = write_epochs(path, [0])
     before = path.read_text()
 
     def killed(*_):
@@ -125,30 +151,33 @@ def test_a_killed_write_leaves_whole_rows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(csv.DictWriter, "writerows", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_epochs(path, [1], done=1)
+        write_epochs(path, [1], record)
     assert path.read_text() == before
 
 
 # TensorBoard
 
 
-def write_summaries(folder, epochs):
-    callback = attach(tensorboard.TensorBoard(folder, 10, 64, "train.epochs = 3\n"))
+def write_summaries(folder, epochs, step=0):
+    callback = tensorboard.TensorBoard(folder, 10, 64, "train.epochs = 3\n", step)
+    attach(callback)
     for epoch in epochs:
         callback.on_epoch_begin(epoch)
+        callback.on_train_batch_end(9, LOGS)
         callback.on_test_begin()
         callback.on_epoch_end(epoch, LOGS)
     callback.on_train_end()
 
 
+def read_events(folder):
+    return EventAccumulator(str(folder), {"tensors": 0}).Reload()
+
+
 def test_tensorboard_groups_by_what_is_measured_against_the_global_step(tmp_path):
     write_summaries(tmp_path, [0, 1])
-    # A resumed run goes on in another file of the same folder.
-    write_summaries(tmp_path, [2])
-    events = EventAccumulator(str(tmp_path), {"tensors": 0})
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
-    assert tags == {
+    write_summaries(tmp_path, [2], step=20)
+    events = read_events(tmp_path)
+    assert set(events.Tags()["tensors"]) == {
         "configuration",
         "loss/all",
         "loss/wrn16",
@@ -167,8 +196,24 @@ def test_tensorboard_groups_by_what_is_measured_against_the_global_step(tmp_path
         "speed/images_per_second",
     }
     assert [event.step for event in events.Tensors("loss/all")] == [10, 20, 30]
-    text = events.Tensors("configuration")[0].tensor_proto.string_val[0]
-    assert b"train.epochs = 3" in text
+    [text] = events.Tensors("configuration")
+    assert b"train.epochs = 3" in text.tensor_proto.string_val[0]
+
+
+def test_what_was_written_beyond_the_restored_step_is_removed(tmp_path):
+    write_summaries(tmp_path, [0, 1])
+    # The process was killed in the middle of a record, and the clock set back since.
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    file.rename(tmp_path / "events.out.tfevents.9999999999.later.v2")
+    write_summaries(tmp_path, [1, 2], step=13)
+    for _ in range(2):  # gathered twice
+        assert [e.step for e in read_events(tmp_path).Tensors("loss/all")] == [
+            10,
+            20,
+            30,
+        ]
+        write_summaries(tmp_path, [], step=30)
 
 
 # Progress
@@ -222,21 +267,6 @@ def test_a_log_file_gets_a_sign_of_life_every_minute():
     assert line.startswith("epoch 1/3  [========            ]")
 
 
-def test_a_late_thread_does_not_turn_the_bar_back():
-    stream = Terminal()
-    callback = attach(progress.Progress(stream))
-    callback.on_epoch_begin(0)
-    callback._drawn -= 1.0
-    callback.on_train_batch_end(5, LOGS)
-    shown = stream.getvalue()
-    assert shown
-    callback._drawn -= 1.0
-    late = threading.Thread(target=callback.on_train_batch_end, args=(4, LOGS))
-    late.start()
-    late.join()
-    assert stream.getvalue() == shown
-
-
 def test_time_left_counts_from_the_first_step_of_this_process(monkeypatch):
     # Begin; end of the first step, which took 50 s to compile; end of the epoch.
     clock = iter([0.0, 50.0, 68.0, 68.0])
@@ -248,6 +278,20 @@ def test_time_left_counts_from_the_first_step_of_this_process(monkeypatch):
     callback.on_epoch_end(5, LOGS)
     # Nine steps in 18 seconds, four epochs of ten steps to go.
     assert stream.getvalue().endswith("1m 20s left\n")
+
+
+def test_steps_done_before_an_interruption_do_not_count_for_the_time_left(monkeypatch):
+    clock = iter([0.0, 40.0, 60.0, 60.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    callback = attach(progress.Progress(stream), epochs=2)
+    callback.on_epoch_begin(0)
+    for batch in range(5):
+        callback.on_train_batch_end(batch, {})
+    callback.on_train_batch_end(5, LOGS)
+    # An epoch of which only the evaluation was left would have nothing to count from.
+    callback.on_epoch_end(0, LOGS)
+    assert stream.getvalue().endswith("50s left\n")
 
 
 @pytest.mark.parametrize(

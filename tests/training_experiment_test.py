@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 
 import keras
 import numpy as np
@@ -10,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
 from afd_tf import OnlineDistiller, data, training
-from afd_tf.training import callbacks, experiment
+from afd_tf.training import experiment, nonfinite, progress
 
 
 @pytest.fixture
@@ -20,15 +19,15 @@ def determinism():
 
 
 def interrupt_after(monkeypatch, epoch):
-    """Let a run be killed at the end of an epoch, once its checkpoint is written."""
-    save = callbacks.Save.on_epoch_end
+    """Let a run be stopped once an epoch is over."""
+    done = progress.Progress.on_epoch_end
 
-    def save_and_die(self, done, logs=None):
-        save(self, done, logs)
-        if done + 1 == epoch:
+    def die(self, index, logs=None):
+        done(self, index, logs)
+        if index + 1 == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(callbacks.Save, "on_epoch_end", save_and_die)
+    monkeypatch.setattr(progress.Progress, "on_epoch_end", die)
 
 
 def rows(run):
@@ -135,40 +134,6 @@ def test_precision_is_put_back(tmp_path):
 
 
 # Resume
-
-
-def test_two_epochs_and_two_resumed_equal_four_to_the_bit(
-    tmp_path, monkeypatch, determinism, capsys
-):
-    same = {"method": "afd", "epochs": 4, "deterministic": True, "seed": 3}
-    straight = small_runs.train(tmp_path / "straight", **same)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, epoch=2)
-        with pytest.raises(KeyboardInterrupt):
-            small_runs.train(tmp_path / "resumed", **same)
-    # A row that was written just before the run was killed is of no epoch that counts.
-    with open(tmp_path / "resumed" / "metrics.csv", "a") as file:
-        file.write(re.sub(r"^2,", "3,", file_line(tmp_path / "resumed", 2)))
-    assert len(rows(tmp_path / "resumed")) == 3
-    resumed = small_runs.train(tmp_path / "resumed", **same)
-    assert "after epoch 2 of 4" in capsys.readouterr().out
-    first = small_runs.checkpoint_values(tmp_path / "straight")
-    assert len(first) > 60
-    small_runs.assert_same_values(
-        first, small_runs.checkpoint_values(tmp_path / "resumed")
-    )
-    assert straight["networks"] == resumed["networks"]
-    ignored = ("seconds",)
-    for a, b in zip(
-        rows(tmp_path / "straight"), rows(tmp_path / "resumed"), strict=True
-    ):
-        assert {k: v for k, v in a.items() if k not in ignored} == {
-            k: v for k, v in b.items() if k not in ignored
-        }
-
-
-def file_line(run, number):
-    return (run / "metrics.csv").read_text().splitlines(keepends=True)[number]
 
 
 def test_the_seed_decides_the_run(tmp_path, determinism):
@@ -295,6 +260,10 @@ def larger_images(num_classes, input_shape):
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"keep": 0}, "keep"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps"),
+        ({"checkpoint_steps": 1.5}, "checkpoint_steps"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
+        ({"checkpoint_minutes": "10"}, "checkpoint_minutes"),
         ({"validation": 1.0}, "validation"),
         ({"precision": "bfloat16"}, "mixed_bfloat16"),
         ({"strategy": "mirror"}, "Did you mean 'mirrored'"),
@@ -346,12 +315,12 @@ def wrong_labels(images, labels):
 
 
 def test_a_nan_stops_the_run_and_says_when_and_where(tmp_path):
-    with pytest.raises(callbacks.NonFiniteLossError) as caught:
+    with pytest.raises(nonfinite.NonFiniteLossError) as caught:
         small_runs.train(tmp_path / "run", load_data=broken_data(nan_images))
     message = str(caught.value)
     assert "Loss of small and large is nan" in message
     assert "epoch 1, step 3" in message
-    assert "No epoch was finished" in message
+    assert "Nothing was saved" in message
     # There is nothing to go on from, so nothing is left.
     assert files(tmp_path) == set()
 
@@ -362,7 +331,7 @@ def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         small_runs.train(tmp_path / "run")
     before = small_runs.checkpoint_values(tmp_path / "run")
     monkeypatch.setattr(experiment, "build", lambda **kwargs: poisoned(build(**kwargs)))
-    with pytest.raises(callbacks.NonFiniteLossError, match="checkpoint of epoch 1"):
+    with pytest.raises(nonfinite.NonFiniteLossError, match="checkpoint of epoch 1"):
         small_runs.train(tmp_path / "run")
     small_runs.assert_same_values(
         before, small_runs.checkpoint_values(tmp_path / "run")

@@ -20,7 +20,7 @@ def started(path, config=CONFIG):
     run = RunDirectory(path)
     run.check(config)
     with run.started(config):
-        (run.checkpoints / "epoch-1.index").touch()
+        (run.checkpoints / "epoch-0001-step-000000.index").touch()
     return run
 
 
@@ -42,6 +42,7 @@ train.networks = \\
      @resnet20/resnet]
 train.strategy = 'mirrored'
 train.epochs = 2
+train.checkpoint_steps = 100
 """
     RunDirectory(tmp_path).check(moved)
 

@@ -1,7 +1,8 @@
 """What all commands share: flags, help, errors of one line, exit status.
 
 Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
-traceback), 130 interrupted; anything unexpected keeps its traceback and ends with 1.
+traceback), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after saving);
+anything unexpected keeps its traceback and ends with 1.
 """
 
 import importlib
@@ -97,6 +98,8 @@ def _main(command, argv=None):
             raise flags.Error(f"Unexpected argument {arguments[0]!r}.")
     except flags.Error as error:
         return _fail(command, f"{error} See {command.name} --help.")
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{command.name}: {message}\n"
     try:
         return command.execute(values, arguments, argv)
     except KeyboardInterrupt:
@@ -107,6 +110,7 @@ def _main(command, argv=None):
             raise
         return _fail(command, str(error))
     finally:
+        warnings.formatwarning = format_warning
         _forget_configuration()
 
 
@@ -156,7 +160,8 @@ def is_mistake(error):
     Such errors are raised by our own code, in so many words. The same types from inside
     Keras or TensorFlow are not meant for the user, and keep their traceback.
     """
-    if not isinstance(error, ValueError | TypeError | FloatingPointError):
+    kinds = (ValueError, TypeError, FloatingPointError, MemoryError)
+    if not isinstance(error, kinds):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and _PACKAGE in Path(frames[-1].filename).resolve().parents

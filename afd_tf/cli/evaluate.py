@@ -52,15 +52,15 @@ def _run_rows(values):
     run.require()
     config.load([run.config], flag_params(values, ["data_dir"]))
 
-    from afd_tf.training import experiment
+    from afd_tf.training import experiment, loop
 
     settings = config.settings()
     with experiment.environment(precision=settings["precision"]):
-        restored, epoch = experiment.restore(values.workdir, settings)
-        metrics = experiment.evaluate(restored)
+        restored, position = experiment.restore(values.workdir, settings)
+        metrics = loop.evaluate(restored)
     info, distiller = restored.info, restored.distiller
     print(
-        f"{run.path}: epoch {epoch} on {info.test_examples:,} images of {info.name} "
+        f"{run.path}: {position} on {info.test_examples:,} images of {info.name} "
         f"({info.evaluated_split})"
     )
     rows = [["network", "parameters", "accuracy", "loss"]]

@@ -47,7 +47,7 @@ def _execute(values, arguments, argv):
 
     settings = config.settings()
     with experiment.environment(precision=settings["precision"]):
-        network, name, epoch = exported.restore_network(
+        network, name, position = exported.restore_network(
             run, settings["networks"], values.network, config.network_names()
         )
         output = values.output or run.export / (name + suffix(values.format))
@@ -55,9 +55,11 @@ def _execute(values, arguments, argv):
             network,
             Path(output),
             format=values.format,
-            preprocessing=exported.preprocessing(run, settings["dataset"], name, epoch),
+            preprocessing=exported.preprocessing(
+                run, settings["dataset"], name, position.epoch
+            ),
         )
-    print(f"exported epoch {epoch} of {report}")
+    print(f"exported {position} of {report}")
     return 0
 
 

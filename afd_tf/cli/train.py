@@ -1,5 +1,6 @@
 """afd-train: train networks together."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def _define(values):
     flags.DEFINE_bool(
         "deterministic", None, "Same result to the bit; slower.", flag_values=values
     )
+    flags.DEFINE_integer(
+        "checkpoint_steps", None, "Save after so many steps.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "checkpoint_minutes",
+        None,
+        "Save after so many minutes; besides after every epoch. Default: 10.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "strategy",
         None,
@@ -53,6 +63,16 @@ def _define(values):
         "Show what would be done; do nothing.",
         flag_values=values,
     )
+
+
+_SETTINGS = (
+    "data_dir",
+    "seed",
+    "deterministic",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "strategy",
+)
 
 
 def flag_params(values, names):
@@ -71,7 +91,7 @@ def _execute(values, arguments, argv):
     from afd_tf import config
 
     params = list(values.gin_param)
-    params += flag_params(values, ("data_dir", "seed", "deterministic", "strategy"))
+    params += flag_params(values, _SETTINGS)
     statements = config.read(values.gin_file, params)
     command.import_tensorflow()
     text = config.bind(statements)
@@ -94,10 +114,13 @@ def _execute(values, arguments, argv):
         outcome = config.call(
             "train", workdir=workdir, dry_run=values.dry_run, provenance=provenance
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         what = "Continue with" if run.config.exists() else "Nothing is left. Start with"
-        print(f"\nafd-train: interrupted. {what}: {again}", file=sys.stderr)
-        return 130
+        number = getattr(error, "signal", signal.SIGINT)
+        saved = getattr(error, "position", None)
+        where = f" and saved after {saved}" if saved else ""
+        print(f"\nafd-train: interrupted{where}. {what}: {again}", file=sys.stderr)
+        return 128 + number
     if outcome:
         print(f"\n{tables.run_table(outcome)}")
     return 0

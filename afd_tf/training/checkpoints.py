@@ -1,130 +1,185 @@
-"""Checkpoints of everything a run needs to go on as if it had not stopped."""
+"""Files that hold the state of a run at a step, of which the last few are kept.
 
+A checkpoint is two files of TensorFlow's own format, `<name>.data-00000-of-00001` and
+`<name>.index`, in which every value and every block of the index has a checksum. Both
+are written beside it, flushed to the disk and renamed, the index last: a checkpoint
+that is listed is whole, unless the disk has damaged it since.
+"""
+
+import dataclasses
+import json
+import os
 import re
+import warnings
+from pathlib import Path
 
 import tensorflow as tf
 
-_COUNTER = re.compile(r"_[0-9]+(?=[/_]|$)")
-_OPTIMIZERS = ("optimizer", "feature_optimizer", "discriminator_optimizer")
+from afd_tf.training.errors import one_line
+
+_NAME = re.compile(r"epoch-(\d+)-step-(\d+)\.index")
+_DATA = ".data-00000-of-00001"
+_RECORD = "record"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Position:
+    """How far a run is; clocks play no part in what is newer.
+
+    Attributes:
+        epoch: int, epochs finished, evaluation included.
+        step: int, steps done in the epoch after these; all of them while the epoch's
+            evaluation is to come.
+    """
+
+    epoch: int
+    step: int = 0
+
+    def __str__(self):
+        steps = f" and {self.step} step{'s' if self.step > 1 else ''}"
+        return f"epoch {self.epoch}{steps if self.step else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What was read.
+
+    Attributes:
+        position: Position.
+        values: dict from name to array.
+        record: dict, what else was saved with them.
+        path: path without suffix.
+    """
+
+    position: Position
+    values: dict
+    record: dict
+    path: Path
 
 
 class Checkpoints:
-    """Save and restore a distiller's complete state, epoch by epoch.
-
-    Every variable is stored under the name of its part, its place and its path in it,
-    so that a checkpoint that does not fit is found out and is never loaded in part.
+    """The checkpoints in a directory.
 
     Args:
         directory: path.
-        distiller: a compiled `OnlineDistiller`; networks, discriminators, transfer
-            layers and optimizers, with slots, learning rates and step counters.
-        keep: int >= 1, number of checkpoints kept.
+        keep: int >= 1, how many to keep.
     """
 
-    def __init__(self, directory, distiller, keep=3):
-        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
-        self._checkpoint = tf.train.Checkpoint(
-            epoch=self.epoch, state=_state(distiller)
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), max_to_keep=keep, checkpoint_name="epoch"
-        )
+    def __init__(self, directory, keep=3):
+        self.directory = Path(directory)
+        self._keep = keep
 
-    def save(self, epoch):
-        """Save the state at the end of an epoch.
+    def positions(self):
+        """Return the positions of all checkpoints, oldest first."""
+        names = [_NAME.fullmatch(path.name) for path in self.directory.glob("*.index")]
+        return sorted(Position(int(n[1]), int(n[2])) for n in names if n)
+
+    def path(self, position):
+        """Return where a checkpoint is, without suffix."""
+        name = f"epoch-{position.epoch:04d}-step-{position.step:06d}"
+        return self.directory / name
+
+    def save(self, position, values, record):
+        """Write a checkpoint, then delete what is older than the last few.
+
+        What is newer is deleted too: it is of a future that did not happen, or damaged.
 
         Args:
-            epoch: int, number of epochs finished.
-        """
-        self.epoch.assign(epoch)
-        self._manager.save(checkpoint_number=epoch)
-
-    def restore(self):
-        """Load the newest checkpoint.
-
-        Returns:
-            int, number of epochs finished; 0 if there is no checkpoint.
+            position: Position.
+            values: dict from name to array.
+            record: dict that JSON can hold, kept beside the values.
 
         Raises:
-            ValueError: if the checkpoint is damaged or is of another model.
+            OSError: if it cannot be written; those before are as they were.
         """
-        newest = self._manager.latest_checkpoint
-        if newest is None:
-            return 0
-        _restore(self._checkpoint, newest).assert_consumed()
-        return int(self.epoch)
+        temporary = self.directory / f".tmp-{os.getpid()}-checkpoint"
+        final = self.path(position)
+        entries = {**values, _RECORD: json.dumps(record)}
+        try:
+            with tf.device("/CPU:0"):
+                tf.raw_ops.SaveV2(
+                    prefix=str(temporary),
+                    tensor_names=list(entries),
+                    shape_and_slices=[""] * len(entries),
+                    tensors=[tf.constant(value) for value in entries.values()],
+                )
+            for suffix in (_DATA, ".index"):
+                _flush(f"{temporary}{suffix}")
+            for suffix in (_DATA, ".index"):
+                os.replace(f"{temporary}{suffix}", f"{final}{suffix}")
+            _flush(self.directory)
+        except tf.errors.OpError as error:
+            # Without the name of a temporary file that is gone.
+            raise OSError(one_line(error).rpartition("; ")[2]) from error
+        finally:
+            _delete(temporary)
+        self._delete_others(position)
+
+    def _delete_others(self, newest):
+        positions = self.positions()
+        kept = [p for p in positions if p <= newest][-self._keep :]
+        for position in positions:
+            if position not in kept:
+                _delete(self.path(position))
+
+    def newest(self, only=""):
+        """Read the newest checkpoint that is whole; warn of those that are not.
+
+        Args:
+            only: str, beginning of the names of the values to read.
+
+        Returns:
+            Checkpoint, or None if there is none.
+
+        Raises:
+            ValueError: if there are some and each is damaged.
+        """
+        positions = self.positions()
+        for position in reversed(positions):
+            try:
+                return self._read(position, only)
+            except Exception as error:
+                # TensorFlow's readers raise whatever the damage leads to.
+                warnings.warn(
+                    f"Checkpoint {self.path(position)} is damaged and is passed over "
+                    f"({one_line(error)}).",
+                    stacklevel=2,
+                )
+        if positions:
+            raise ValueError(
+                f"No checkpoint in {self.directory} can be loaded: all "
+                f"{len(positions)} are damaged. Restore one from a copy, or delete the "
+                "run's directory to begin anew. Nothing was changed."
+            )
+        return None
+
+    def _read(self, position, only):
+        path = self.path(position)
+        reader = tf.train.load_checkpoint(str(path))
+        names = reader.get_variable_to_shape_map().keys() - {_RECORD}
+        values = {n: reader.get_tensor(n) for n in names if n.startswith(only)}
+        record = json.loads(reader.get_tensor(_RECORD))
+        return Checkpoint(position, values, record, path)
 
 
-def restore_network(directory, name, network):
-    """Load one network of a distiller from the newest checkpoint.
-
-    Args:
-        directory: path of the checkpoints.
-        name: str, what the distiller calls the network.
-        network: keras.Model of the same architecture; its variables are set.
-
-    Returns:
-        int, number of epochs finished.
-
-    Raises:
-        ValueError: if there is no checkpoint, or none of such a network.
-    """
-    newest = tf.train.latest_checkpoint(str(directory))
-    if newest is None:
-        raise ValueError(
-            "Invalid value for argument `workdir`. Expected a run with at least one "
-            f"finished epoch. Received: no checkpoint in {str(directory)!r}."
-        )
-    epoch = tf.Variable(0, dtype=tf.int64)
-    state = {f"network/{name}": _by_place(network.variables)}
-    checkpoint = tf.train.Checkpoint(epoch=epoch, state=state)
-    _restore(checkpoint, newest).expect_partial()
-    return int(epoch)
+def no_checkpoint(workdir):
+    """Return the error of a run of which nothing was saved."""
+    return ValueError(
+        "Invalid value for argument `workdir`. Expected a run with at least one "
+        f"checkpoint. Received: workdir={str(workdir)!r}, without one."
+    )
 
 
-def _restore(checkpoint, path):
+def _flush(path):
+    """Wait until a file or the entries of a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        status = checkpoint.restore(path)
-        # What we hold must all be there; what we do not hold is the caller's concern.
-        status.assert_existing_objects_matched()
-    except Exception as error:
-        # TensorFlow's readers raise whatever the damage leads to.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"Checkpoint {path} cannot be loaded: it is damaged, or of networks other "
-            f"than those configured. Nothing was reset. ({reason[:200]})"
-        ) from error
-    return status
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _state(distiller):
-    """Collect a distiller's variables: dict of part, of path, to `tf.Variable`."""
-    parts = {
-        f"network/{name}": network.variables
-        for name, network in zip(
-            distiller.network_names, distiller.networks, strict=True
-        )
-    }
-    for kind in ("discriminator", "transfer"):
-        for index, layer in enumerate(getattr(distiller, f"{kind}s")):
-            parts[f"{kind}/{index}"] = layer.variables if layer is not None else []
-    for role in _OPTIMIZERS:
-        optimizer = getattr(distiller, role, None)
-        parts[role] = optimizer.variables if optimizer is not None else []
-    seen = {id(variable) for variables in parts.values() for variable in variables}
-    # Metrics start anew with every epoch.
-    seen |= {id(variable) for variable in distiller.metrics_variables}
-    parts["distiller"] = [v for v in distiller.variables if id(v) not in seen]
-    return {part: _by_place(variables) for part, variables in parts.items()}
-
-
-def _by_place(variables):
-    """Name variables by place and path, such as `3/conv/kernel`.
-
-    The numbers that Keras appends to repeated names are left out: they count what was
-    built before in the same process.
-    """
-    return {
-        f"{place}/{_COUNTER.sub('', variable.path)}": variable.value
-        for place, variable in enumerate(variables)
-    }
+def _delete(path):
+    # The index first, without which there is no checkpoint.
+    for suffix in (".index", _DATA):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -12,13 +12,15 @@ from afd_tf import data, methods
 from afd_tf import networks as afd_networks
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.naming import lookup
-from afd_tf.training import callbacks, distribution, results
-from afd_tf.training.checkpoints import Checkpoints
+from afd_tf.training import distribution, errors, loop, results
+from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
+from afd_tf.training.checks import check_integer
 from afd_tf.training.description import describe
-from afd_tf.training.progress import Progress
+from afd_tf.training.interruption import Interruption
 from afd_tf.training.provenance import Provenance, record_dataset
 from afd_tf.training.run_directory import RunDirectory, write_json, write_text
-from afd_tf.training.tensorboard import TensorBoard
+from afd_tf.training.saving import load
+from afd_tf.training.state import State
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -59,8 +61,11 @@ def train(
     precision="float32",
     strategy="auto",
     steps_per_execution=1,
+    non_finite="stop",
     tensorboard=True,
     keep=3,
+    checkpoint_steps=None,
+    checkpoint_minutes=10,
     load_data=data.load,
     distiller=OnlineDistiller,
     compile=OnlineDistiller.compile,
@@ -70,7 +75,9 @@ def train(
     """Train networks together; leave all of the run in a directory.
 
     A finished run is not repeated: its results are returned. An interrupted one goes on
-    after its last finished epoch.
+    from the step that was saved last, and ends as if it had not been interrupted: to
+    the bit if it is deterministic. SIGTERM and SIGINT let it finish its step, save and
+    raise `Interrupted`, a `KeyboardInterrupt`.
 
     Args:
         workdir: path of the run directory.
@@ -91,11 +98,17 @@ def train(
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         strategy: "auto", "single" or "mirrored".
         steps_per_execution: int, steps per call of the compiled function.
+        non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
+            an error, or "skip", undo it and go on, which costs a few percent of time.
         tensorboard: bool, whether to write `logs/`.
         keep: int >= 1, number of checkpoints kept.
+        checkpoint_steps: int >= 1, steps between two checkpoints, or None. There is one
+            after every epoch in any case.
+        checkpoint_minutes: float > 0, minutes between two checkpoints, or None.
         load_data: callable, `afd_tf.data.load` with or without options of its own.
         distiller: callable that makes an `OnlineDistiller` of networks.
-        compile: callable that compiles it.
+        compile: callable that compiles it, given `steps_per_execution` and
+            `total_steps`.
         dry_run: bool, print what would be trained; train and write nothing.
         provenance: `Provenance`, or None for a run from Python.
 
@@ -105,27 +118,33 @@ def train(
     Raises:
         ValueError: if an argument is invalid, or `workdir` holds something else; before
             anything is written.
-        NonFiniteLossError: if a loss becomes NaN or infinite.
+        NonFiniteLossError: if a loss becomes NaN or infinite, and stays so.
+        OutOfMemoryError: if a step needs more memory than there is.
+        Interrupted: if a signal stopped the run.
     """
     arguments = dict(locals())
-    check_integer("keep", keep, 1)
+    options = loop.Options(
+        keep, checkpoint_steps, checkpoint_minutes, non_finite, tensorboard
+    )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)
     if not dry_run:
         run.check(provenance.config)
         if run.results.exists():
             return run.read_results()
-    with environment(seed, deterministic, precision):
+    interruption = Interruption()
+    with interruption.listening(), environment(seed, deterministic, precision):
         experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
         if dry_run:
             print(describe(experiment))
             return {}
         with run.started(provenance.config):
-            record_dataset(run, experiment.info)
-            write_text(run.operative_config, provenance.operative_config())
-            fit(experiment, run, keep=keep, tensorboard=tensorboard)
+            with run.writing():
+                record_dataset(run, experiment.info)
+                write_text(run.operative_config, provenance.operative_config())
+            loop.fit(experiment, run, interruption, options)
             outcome = results.make_results(
-                evaluate(experiment),
+                loop.evaluate(experiment),
                 experiment.distiller,
                 method=experiment.distiller.method.name,
                 dataset=dataset,
@@ -134,21 +153,9 @@ def train(
                 step=epochs * experiment.info.steps_per_epoch,
                 command=provenance.command,
             )
-            write_json(run.results, outcome)
+            with run.writing("Training is finished: the same command writes the rest."):
+                write_json(run.results, outcome)
     return outcome
-
-
-def check_integer(name, value, smallest):
-    """Check that an argument is an int of at least `smallest` and less than 2**32.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if type(value) is not int or not smallest <= value < 2**32:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an int >= {smallest} and "
-            f"< 2**32. Received: {name}={value!r}."
-        )
 
 
 @contextlib.contextmanager
@@ -207,7 +214,7 @@ def build(
     if not isinstance(networks, list | tuple):
         raise _no_networks(networks)
     method = methods.get(method, **(method_options or {}))
-    with _readable_data_errors():
+    with errors.readable():
         train_data, evaluation, info = load_data(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
@@ -217,7 +224,9 @@ def build(
             method,
             topology=topology,
         )
-        compile(model, steps_per_execution=steps_per_execution)
+        # Of known length, schedules do not depend on where a process begins.
+        total_steps = epochs * info.steps_per_epoch
+        compile(model, steps_per_execution=steps_per_execution, total_steps=total_steps)
     return Experiment(model, train_data, evaluation, info, epochs)
 
 
@@ -241,59 +250,6 @@ def build_network(network, num_classes, input_shape):
     return network(num_classes=num_classes, input_shape=tuple(input_shape))
 
 
-def fit(experiment, run, *, keep=3, tensorboard=True):
-    """Train from the last finished epoch on; every epoch is recorded, then saved.
-
-    Args:
-        experiment: Experiment.
-        run: RunDirectory.
-        keep: int, number of checkpoints kept.
-        tensorboard: bool.
-    """
-    steps = experiment.info.steps_per_epoch
-    checkpoints = Checkpoints(run.checkpoints, experiment.distiller, keep)
-    done = checkpoints.restore()
-    if done:
-        print(f"Continuing {run.path} after epoch {done} of {experiment.epochs}.")
-    watching = [callbacks.StopOnNonFinite()]
-    recording = [callbacks.MetricsFile(run.metrics, done, steps)]
-    if tensorboard:
-        config = run.config.read_text(encoding="utf-8")
-        batch_size = experiment.info.batch_size
-        recording.append(TensorBoard(run.logs, steps, batch_size, config))
-    # Saved last: what a checkpoint knows is on disk already.
-    saving = [callbacks.Save(checkpoints), Progress()]
-    if done < experiment.epochs:
-        with _readable_data_errors("Finished epochs are kept."):
-            experiment.distiller.fit(
-                experiment.train,
-                validation_data=experiment.evaluation,
-                epochs=experiment.epochs,
-                initial_epoch=done,
-                callbacks=[*watching, *recording, *saving],
-                shuffle=False,
-                verbose=0,
-            )
-
-
-@contextlib.contextmanager
-def _readable_data_errors(hint=""):
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = data.reading_error(error)
-        if reason is None:
-            raise
-        raise ValueError(f"{reason} {hint}".strip()) from error
-
-
-def evaluate(experiment):
-    """Return the metrics on the evaluation data: dict of str to float."""
-    return experiment.distiller.evaluate(
-        experiment.evaluation, return_dict=True, verbose=0
-    )
-
-
 def restore(workdir, arguments):
     """Build a run's experiment again and load its newest checkpoint.
 
@@ -302,17 +258,15 @@ def restore(workdir, arguments):
         arguments: dict, what `train` was given.
 
     Returns:
-        Experiment and the number of epochs finished, int > 0.
+        Experiment and the `Position` of the checkpoint.
 
     Raises:
-        ValueError: if no epoch was finished, or the checkpoint does not fit.
+        ValueError: if there is no checkpoint, or it does not fit.
     """
     run = RunDirectory(workdir)
     experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
-    done = Checkpoints(run.checkpoints, experiment.distiller).restore()
-    if not done:
-        raise ValueError(
-            "Invalid value for argument `workdir`. Expected a run with at least one "
-            f"finished epoch. Received: workdir={str(workdir)!r}, without a checkpoint."
-        )
-    return experiment, done
+    found = Checkpoints(run.checkpoints).newest()
+    if found is None:
+        raise no_checkpoint(workdir)
+    load(found, State(experiment.distiller).write)
+    return experiment, found.position

@@ -11,8 +11,11 @@ from afd_tf import building, data
 from afd_tf.export import preprocessing_file, read_preprocessing
 from afd_tf.formats import FORMATS
 from afd_tf.naming import lookup
-from afd_tf.training import checkpoints, experiment
+from afd_tf.training import experiment
+from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.provenance import read_dataset
+from afd_tf.training.saving import load
+from afd_tf.training.state import NETWORK, by_place, write_all
 
 _NEEDED = ("dataset", "image_shape", "mean", "std", "class_names")
 
@@ -27,11 +30,11 @@ def restore_network(run, networks, wanted=None, names=None):
         names: what `OnlineDistiller` was given, or None.
 
     Returns:
-        keras.Model, its name in the run, and the number of epochs finished.
+        keras.Model, its name in the run, and the `Position` of the checkpoint.
 
     Raises:
-        ValueError: if there is no such network (the nearest is suggested) or no epoch
-            was finished.
+        ValueError: if there is no such network (the nearest is suggested) or no
+            checkpoint.
     """
     record = read_dataset(run)
     built = [
@@ -44,8 +47,30 @@ def restore_network(run, networks, wanted=None, names=None):
     if wanted is None:
         wanted = min(by_name, key=lambda name: by_name[name].count_params())
     network = lookup("network", wanted, by_name)
-    epoch = checkpoints.restore_network(run.checkpoints, wanted, network)
-    return network, wanted, epoch
+    return network, wanted, load_network(run, wanted, network)
+
+
+def load_network(run, name, network):
+    """Load one network of a run from the newest checkpoint.
+
+    Args:
+        run: RunDirectory.
+        name: str, what the run calls the network.
+        network: keras.Model of the same architecture; its variables are set.
+
+    Returns:
+        Position of the checkpoint.
+
+    Raises:
+        ValueError: if there is no checkpoint, or none of such a network.
+    """
+    part = f"{NETWORK}/{name}/"
+    found = Checkpoints(run.checkpoints).newest(part)
+    if found is None:
+        raise no_checkpoint(run.path)
+    variables = {part + k: v for k, v in by_place(network.variables).items()}
+    load(found, lambda values: write_all(values, variables))
+    return found.position
 
 
 def preprocessing(run, dataset, name, epoch):

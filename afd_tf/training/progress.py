@@ -37,6 +37,8 @@ class Progress(keras.callbacks.Callback):
         self._epoch, self._batch = epoch, -1
 
     def on_train_batch_end(self, batch, logs=None):
+        if not logs:  # a step that was done before the run was interrupted
+            return
         now = time.monotonic()
         fraction = min((batch + 1) / (self.params["steps"] or batch + 1), 1.0)
         with self._lock:
@@ -72,7 +74,7 @@ class Progress(keras.callbacks.Callback):
         now = time.monotonic()
         if done >= epochs:
             return f"{duration(now - self._started)} in all"
-        begin, since = self._timed_from
+        begin, since = self._timed_from or (done, now)
         if done <= begin:
             return "? left"
         return f"{duration((now - since) / (done - begin) * (epochs - done))} left"

@@ -4,7 +4,7 @@
 config.gin            the configuration as parsed, written before training
 operative_config.gin  every parameter in use, defaults included
 metrics.csv           a row per epoch
-checkpoints/          the last epochs' complete state
+checkpoints/          the complete state at the last few steps saved; the lock
 logs/                 TensorBoard
 export/               exported networks
 results.json          written once, when the run is finished
@@ -18,10 +18,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from afd_tf.training import settings_text
+from afd_tf.training import lock, settings_text
 
-# Where a run computes and where its data lies may change between two starts.
-LOCATION = ("train.data_dir", "train.strategy", "train.tensorboard", "train.keep")
+# Where a run computes, where its data lies and how often it is saved may change
+# between two starts.
+LOCATION = (
+    "train.data_dir",
+    "train.strategy",
+    "train.tensorboard",
+    "train.keep",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+)
 
 
 class RunDirectory:
@@ -38,6 +46,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.dataset = self.checkpoints / "dataset.json"
+        self.lock = self.checkpoints / "lock"
         self.logs = self.path / "logs"
         self.export = self.path / "export"
         self.results = self.path / "results.json"
@@ -50,10 +59,13 @@ class RunDirectory:
 
         Raises:
             ValueError: if the directory holds another configuration (the differing
-                settings are listed) or files of something else, or is not writable.
+                settings are listed) or files of something else, is not writable, or
+                another process trains in it.
         """
         try:
             self._check(config)
+            with self._locked(create=False):
+                pass
         except PermissionError as error:
             raise self._error("a directory that can be written", str(error)) from error
 
@@ -78,6 +90,18 @@ class RunDirectory:
                 )
         self._check_writable()
 
+    @contextlib.contextmanager
+    def _locked(self, create=True):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock.held(self.lock, create))
+            except BlockingIOError as error:
+                raise self._error(
+                    "a directory in which no other process trains",
+                    f"{error} trains in at the moment",
+                ) from error
+            yield
+
     def _strangers(self):
         if not self.path.exists():
             return []
@@ -97,11 +121,10 @@ class RunDirectory:
                 "a directory that can be written", f"{folder}: {error.strerror}"
             ) from error
 
-    def _error(self, expected, received):
+    def _error(self, expected, received, hint="Choose another --workdir."):
         return ValueError(
             f"Invalid value for argument `workdir`. Expected {expected}. "
-            f"Received: workdir={str(self.path)!r}, which {received}. "
-            "Choose another --workdir."
+            f"Received: workdir={str(self.path)!r}, which {received}. {hint}"
         )
 
     def require(self):
@@ -120,25 +143,46 @@ class RunDirectory:
     def started(self, config):
         """Make the directory, with `config.gin` as its first file.
 
-        If the first epoch never ends, what was written is removed again: there is
-        nothing to go on from.
+        If training fails before anything was saved, what was written is removed again:
+        there is nothing to go on from.
 
         Args:
             config: str, gin text.
+
+        Raises:
+            ValueError: if it cannot be written, or another process trains in it.
         """
         absent = [p for p in (self.path, *self.path.parents) if not p.exists()]
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            if not self.config.exists():
-                write_text(self.config, config)
-        except OSError as error:
-            raise self._error("a directory that can be written", str(error)) from error
+        with contextlib.ExitStack() as stack:
+            with self.writing():
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(self._locked())
+            try:
+                with self.writing():
+                    if not self.config.exists():
+                        write_text(self.config, config)
+                yield
+            except BaseException:
+                if not any(self.checkpoints.glob("*.index")):
+                    self._discard(absent)
+                raise
+
+    @contextlib.contextmanager
+    def writing(self, hint="Choose another --workdir."):
+        """Say in words that a file of the run cannot be written.
+
+        Args:
+            hint: str, what to do.
+
+        Raises:
+            ValueError: in place of OSError.
+        """
         try:
             yield
-        except BaseException:
-            if not any(self.checkpoints.glob("*.index")):
-                self._discard(absent)
-            raise
+        except OSError as error:
+            raise self._error(
+                "a directory that can be written", str(error), hint
+            ) from error
 
     def _discard(self, absent):
         for folder in (self.checkpoints, self.logs):

@@ -1,0 +1,136 @@
+"""From wherever a run stands to its last epoch."""
+
+import dataclasses
+
+from afd_tf.naming import lookup
+from afd_tf.training import errors
+from afd_tf.training.checkpoints import Checkpoints, Position
+from afd_tf.training.checks import check_integer
+from afd_tf.training.metrics_file import MetricsFile
+from afd_tf.training.nonfinite import SkipNonFinite, StopOnNonFinite
+from afd_tf.training.progress import Progress
+from afd_tf.training.saving import Resume, Save, Saver
+from afd_tf.training.state import METRICS, State
+from afd_tf.training.tensorboard import TensorBoard
+
+_CONTINUE = "What was saved is kept."
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run leaves behind while it trains, and what it does about bad steps.
+
+    Attributes:
+        keep: int >= 1, number of checkpoints kept.
+        checkpoint_steps: int >= 1, steps between two of them, or None.
+        checkpoint_minutes: float > 0, minutes between two of them, or None.
+        non_finite: "stop" or "skip", what to do at a NaN or infinite loss.
+        tensorboard: bool, whether to write TensorBoard's logs.
+    """
+
+    keep: int = 3
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = 10
+    non_finite: str = "stop"
+    tensorboard: bool = True
+
+    def __post_init__(self):
+        check_integer("keep", self.keep, 1)
+        if self.checkpoint_steps is not None:
+            check_integer("checkpoint_steps", self.checkpoint_steps, 1)
+        minutes = self.checkpoint_minutes
+        number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+        if minutes is not None and not (number and minutes > 0):
+            raise ValueError(
+                "Invalid value for argument `checkpoint_minutes`. Expected a number "
+                f"above 0, or None. Received: checkpoint_minutes={minutes!r}."
+            )
+        lookup("non_finite", self.non_finite, {"stop": None, "skip": None})
+
+
+def fit(experiment, run, interruption, options):
+    """Train from the step that was saved last on; evaluate, record, save every epoch.
+
+    Args:
+        experiment: Experiment.
+        run: RunDirectory.
+        interruption: Interruption.
+        options: Options.
+
+    Raises:
+        Interrupted: if a signal asked to stop; the step was finished and saved.
+        NonFiniteLossError: if a loss became NaN or infinite.
+        OutOfMemoryError: if a step needs more memory than there is.
+        ValueError: if the data or all checkpoints are damaged.
+    """
+    state = State(experiment.distiller)
+    saver = Saver(Checkpoints(run.checkpoints, options.keep), state)
+    try:
+        with interruption.between_steps(), errors.readable(_CONTINUE):
+            restored = saver.restore()
+            start = restored.position if restored else Position(0)
+            epochs = experiment.epochs
+            if restored:
+                print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
+            if start < Position(epochs):
+                experiment.distiller.fit(
+                    experiment.train,
+                    validation_data=experiment.evaluation,
+                    epochs=epochs,
+                    initial_epoch=start.epoch,
+                    callbacks=_callbacks(
+                        experiment, run, interruption, options, state, saver, restored
+                    ),
+                    shuffle=False,
+                    verbose=0,
+                )
+    finally:
+        saver.close()
+
+
+def _callbacks(experiment, run, interruption, options, state, saver, restored):
+    """Return what happens besides the steps, in the order in which it must happen."""
+    info, train = experiment.info, experiment.train
+    steps = info.steps_per_epoch
+    start = restored.position if restored else Position(0)
+    record = restored.record if restored else {}
+    # Data of the user's own may not know how to begin in the middle of an epoch.
+    position = getattr(train, "position", None)
+    callbacks, recorded = [], []
+    if restored:
+
+        def set_metrics():
+            state.write(restored.values, METRICS)
+
+        callbacks.append(Resume(start, steps, position, set_metrics))
+    if options.non_finite == "skip":
+        recorded.append(SkipNonFinite(state, record))
+    recorded.append(MetricsFile(run.metrics, steps, record))
+    watch = StopOnNonFinite(saver)
+    callbacks += [watch, *recorded]
+    if options.tensorboard:
+        config = run.config.read_text(encoding="utf-8")
+        done = start.epoch * steps + start.step
+        callbacks.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
+    # After those whose files a checkpoint must not be ahead of.
+    callbacks.append(
+        Save(
+            saver,
+            lambda: {k: v for part in recorded for k, v in part.record().items()},
+            watch,
+            interruption,
+            start=start,
+            steps=steps,
+            every_steps=options.checkpoint_steps,
+            every_minutes=options.checkpoint_minutes,
+            within_epochs=position is not None,
+        )
+    )
+    return [*callbacks, Progress()]
+
+
+def evaluate(experiment):
+    """Return the metrics on the evaluation data: dict of str to float."""
+    return experiment.distiller.evaluate(
+        experiment.evaluation, return_dict=True, verbose=0
+    )

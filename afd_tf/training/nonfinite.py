@@ -1,0 +1,145 @@
+"""What is done about a loss that is NaN or infinite."""
+
+import math
+import warnings
+
+import keras
+
+_MOST_IN_A_ROW = 10
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss became NaN or infinite; training cannot go on from here."""
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stop with an error at the first NaN or infinite loss.
+
+    Losses in the logs are running means, so that a bad step stays visible until the end
+    of its epoch, and nothing is saved before that is looked at.
+
+    Args:
+        saver: `Saver`, which knows what checkpoint there is.
+    """
+
+    def __init__(self, saver):
+        super().__init__()
+        self._saver = saver
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._batch = epoch, -1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batch = batch
+        self.look(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look(logs)
+
+    def look(self, logs):
+        """Look at metrics after the step that was done last.
+
+        Args:
+            logs: dict from metric to number.
+
+        Raises:
+            NonFiniteLossError: if a loss is not finite.
+        """
+        bad = bad_losses(logs)
+        if not bad:
+            return
+        names = self.model.network_names
+        owners = {owner(key.removeprefix("val_"), names) for key in bad}
+        networks = [str(network) for network in names if network in owners]
+        whose = f" of {' and '.join(networks)}" if networks else ""
+        self._saver.wait()
+        last = self._saver.last
+        kept = (
+            f"The checkpoint of {last} is kept." if last else "Nothing was saved yet."
+        )
+        key, value = next(iter(bad.items()))
+        raise NonFiniteLossError(
+            f"Loss{whose} is {value} ({key}) at epoch {self._epoch + 1}, step "
+            f"{self._batch + 1}. {kept} Lower a learning rate, or use "
+            "precision='float32'."
+        )
+
+
+def bad_losses(logs):
+    """Return the losses that are not finite: dict of key to value."""
+    return {
+        key: value
+        for key, value in (logs or {}).items()
+        if key.endswith(("loss", "cross_entropy", "kl")) and not math.isfinite(value)
+    }
+
+
+class SkipNonFinite(keras.callbacks.Callback):
+    """Undo a step that makes a loss or a variable NaN or infinite; count it.
+
+    Everything is put back to what it was before the step, optimizers' step counts and
+    metrics included; the data goes on. A call of the train function is undone as a
+    whole, where it is of several steps.
+
+    Args:
+        state: State.
+        record: dict, what `record` returned when the state was saved; `{}` at the
+            beginning.
+    """
+
+    def __init__(self, state, record):
+        super().__init__()
+        self._state = state
+        self._skipped = record.get("skipped", 0)
+        self._in_a_row = record.get("skipped_in_a_row", 0)
+
+    def record(self):
+        """Return what a checkpoint holds of this: a dict that JSON can hold."""
+        return {"skipped": self._skipped, "skipped_in_a_row": self._in_a_row}
+
+    def on_train_begin(self, logs=None):
+        self._train_function = self.model.train_function
+        self.model.train_function = self._step_or_nothing
+
+    def on_train_end(self, logs=None):
+        self.model.train_function = self._train_function
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._batch = epoch, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._batch = batch
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["skipped_steps"] = self._skipped
+
+    def _step_or_nothing(self, iterator):
+        before = self._state.read()
+        logs = self._train_function(iterator)
+        bad = bad_losses({key: float(value) for key, value in logs.items()})
+        if not bad and self._state.finite():
+            self._in_a_row = 0
+            return logs
+        self._state.put_back(before)
+        self._skipped += self.model.steps_per_execution
+        self._in_a_row += 1
+        what = next(iter(bad), "a variable")
+        where = f"epoch {self._epoch + 1}, step {self._batch + 1}"
+        if self._in_a_row >= _MOST_IN_A_ROW:
+            raise NonFiniteLossError(
+                f"{self._in_a_row} steps in a row made {what} NaN or infinite, the "
+                f"last at {where}. Skipping does not help. Look at the data, lower a "
+                "learning rate, or use precision='float32'."
+            )
+        warnings.warn(
+            f"Skipped {where}: it made {what} NaN or infinite ({self._skipped} skipped "
+            "so far).",
+            stacklevel=2,
+        )
+        return self.model.get_metrics_result()
+
+
+def owner(key, network_names):
+    """Return the network whose metric a key such as `resnet20_2_loss` is, or None."""
+    owners = [name for name in network_names if key.startswith(f"{name}_")]
+    return max(owners, key=len, default=None)

@@ -1,0 +1,253 @@
+"""When a run is saved, and how it goes on from there."""
+
+import concurrent.futures
+import time
+import warnings
+
+import keras
+
+from afd_tf.training.checkpoints import Position
+from afd_tf.training.interruption import Interrupted
+from afd_tf.training.state import METRICS, compact, not_finite
+
+
+class Saver:
+    """Write checkpoints while training goes on.
+
+    The state is taken at once, which is quick; a thread writes it.
+
+    Args:
+        checkpoints: `Checkpoints`.
+        state: `State`.
+
+    Attributes:
+        last: `Position` of the newest checkpoint that is known to be whole, or None.
+    """
+
+    def __init__(self, checkpoints, state):
+        self.last = None
+        self._checkpoints = checkpoints
+        self._state = state
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._pending = None
+
+    def restore(self):
+        """Load the newest checkpoint that is whole.
+
+        Returns:
+            Checkpoint, or None.
+
+        Raises:
+            ValueError: if all are damaged, or it is of another model; nothing is set.
+        """
+        found = self._checkpoints.newest()
+        if found is not None:
+            load(found, self._state.write)
+            self.last = found.position
+        return found
+
+    def save(self, position, record, trained_metrics=()):
+        """Begin to save the state of this moment.
+
+        A failure is a warning: what was saved before stays.
+
+        Args:
+            position: Position.
+            record: dict, kept with the state.
+            trained_metrics: dict of the state's metrics, where those of this moment
+                are not the epoch's.
+        """
+        self.wait()
+        values = self._state.read() | dict(trained_metrics)
+        self._pending = self._thread.submit(self._write, position, values, record)
+
+    def metrics(self):
+        """Return the metrics of this moment, as `save` takes them."""
+        return self._state.read(METRICS)
+
+    def wait(self):
+        """Wait until what is being saved is saved."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            self.last = pending.result()
+        except (OSError, FloatingPointError) as error:
+            kept = f"That of {self.last} is kept." if self.last else "There is none."
+            warnings.warn(
+                f"A checkpoint could not be written to {self._checkpoints.directory}: "
+                f"{error}. {kept} Training goes on.",
+                stacklevel=2,
+            )
+
+    def close(self):
+        """Wait, and end the thread."""
+        self.wait()
+        self._thread.shutdown()
+
+    def _write(self, position, values, record):
+        values = compact(values)
+        bad = not_finite(values)
+        if bad is not None:
+            raise FloatingPointError(f"'{bad}' holds NaN or infinity")
+        self._checkpoints.save(position, values, record)
+        return position
+
+
+def load(checkpoint, write):
+    """Set what a checkpoint holds.
+
+    Args:
+        checkpoint: Checkpoint.
+        write: callable from its values, such as `State.write`.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
+    try:
+        write(checkpoint.values)
+    except ValueError as error:
+        raise ValueError(
+            f"Checkpoint {checkpoint.path} cannot be loaded: it is of networks other "
+            f"than those configured, {error}. Nothing was reset."
+        ) from error
+
+
+class Save(keras.callbacks.Callback):
+    """Save after every epoch and now and then within one; stop when asked to.
+
+    Args:
+        saver: Saver.
+        record: callable that returns what is kept with the state.
+        watch: StopOnNonFinite, so that no bad state is saved.
+        interruption: Interruption.
+        start: Position at which this process begins.
+        steps: int, steps of an epoch.
+        every_steps: int, steps after which to save, or None.
+        every_minutes: float, minutes after which to save, or None.
+        within_epochs: bool, whether training can go on in the middle of an epoch.
+    """
+
+    def __init__(
+        self,
+        saver,
+        record,
+        watch,
+        interruption,
+        *,
+        start,
+        steps,
+        every_steps,
+        every_minutes,
+        within_epochs,
+    ):
+        super().__init__()
+        self._saver = saver
+        self._record = record
+        self._watch = watch
+        self._interruption = interruption
+        self._last = start
+        self._steps = steps
+        self._every_steps = every_steps or float("inf")
+        self._every_seconds = 60 * (every_minutes or float("inf"))
+        self._within_epochs = within_epochs
+        self._trained_metrics = ()
+
+    def on_train_begin(self, logs=None):
+        self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._reached(Position(self._epoch, batch))
+
+    def on_test_begin(self, logs=None):
+        # Evaluation uses some of the metrics for itself.
+        self._trained_metrics = self._saver.metrics()
+        self._reached(Position(self._epoch, self._steps))
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._reached(Position(self._epoch, self._steps), only_if_asked=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._trained_metrics = ()
+        # After the last one, an optimizer that averages weights still has to set them.
+        if epoch + 1 < self.params["epochs"]:
+            self._save(Position(epoch + 1))
+            self._stop_if_asked()
+
+    def on_train_end(self, logs=None):
+        self._save(Position(self.params["epochs"]))
+        self._stop_if_asked()
+
+    def _reached(self, position, only_if_asked=False):
+        # A resumed epoch's first steps, which are not done again, come by here too.
+        if self._within_epochs and position > self._last:
+            due = self._is_due(position) and not only_if_asked
+            if due or self._interruption.requested:
+                self._save(position)
+        self._stop_if_asked()
+
+    def _is_due(self, position):
+        epochs = position.epoch - self._last.epoch
+        steps = epochs * self._steps + position.step - self._last.step
+        seconds = time.monotonic() - self._saved_at
+        return steps >= self._every_steps or seconds >= self._every_seconds
+
+    def _save(self, position):
+        if not self._trained_metrics:
+            self._watch.look(self.model.get_metrics_result())
+        self._saver.save(position, self._record(), self._trained_metrics)
+        self._last, self._saved_at = position, time.monotonic()
+
+    def _stop_if_asked(self):
+        if self._interruption.requested:
+            self._saver.wait()
+            raise Interrupted(self._interruption.requested, self._saver.last)
+
+
+class Resume(keras.callbacks.Callback):
+    """Go on in the middle of an epoch, as if training had not stopped.
+
+    To Keras the epoch is a whole one. The steps that were done are not done again: the
+    train function is not called, and the data begins after them.
+
+    Args:
+        start: Position.
+        steps: int, steps of an epoch.
+        position: `EpochPosition` of the training data.
+        set_metrics: callable that gives the metrics the values they had.
+    """
+
+    def __init__(self, start, steps, position, set_metrics):
+        super().__init__()
+        self._start = start
+        self._steps = steps
+        self._position = position
+        self._set_metrics = set_metrics
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch != self._start.epoch or not self._start.step:
+            return
+        self._set_metrics()
+        # A whole epoch's data would begin with the next epoch, and is not asked for.
+        if self._start.step < self._steps:
+            self._position.assign(epoch, self._start.step)
+        calls = -(-self._start.step // self.model.steps_per_execution)
+        self.model.train_function = self._skipping(self.model.train_function, calls)
+
+    def _skipping(self, train_function, calls):
+        def skip(iterator):
+            nonlocal calls
+            calls -= 1
+            if calls:
+                return {}
+            self.model.train_function = train_function
+            # If no step follows, Keras takes the epoch's metrics from here.
+            return self.model.get_metrics_result() if self._is_trained() else {}
+
+        return skip
+
+    def _is_trained(self):
+        return self._start.step >= self._steps

@@ -1,0 +1,224 @@
+"""Everything that training changes, as values by name."""
+
+import functools
+import re
+
+import numpy as np
+import tensorflow as tf
+
+NETWORK = "network"
+METRICS = "metrics/"
+_COUNTER = re.compile(r"_[0-9]+(?=[/_]|$)")
+_OPTIMIZERS = ("optimizer", "feature_optimizer", "discriminator_optimizer")
+_REPLICAS = "replicas"
+
+
+class State:
+    """Read and write a distiller's complete state.
+
+    That is every variable of networks, discriminators, transfer layers (seeds of random
+    layers included), of the optimizers (slots, learning rates, step counts) and of the
+    metrics, which run over the steps of an epoch.
+
+    A variable is known by its part, its place in it and its path, e.g.
+    `network/resnet20/3/conv/kernel`. What differs from one replica to another, such as
+    moving statistics, has an entry for each, the second ending in `@1`.
+
+    Args:
+        distiller: a compiled `OnlineDistiller`.
+    """
+
+    def __init__(self, distiller):
+        self._variables = {
+            f"{part}/{name}": variable
+            for part, variables in _parts(distiller).items()
+            for name, variable in by_place(variables).items()
+        }
+        self._copies = {
+            name: list(getattr(variable, "values", [variable]))
+            for name, variable in self._variables.items()
+        }
+
+    def read(self, only=""):
+        """Return the values of this moment; later steps do not change them.
+
+        Args:
+            only: str, beginning of the names wanted.
+
+        Returns:
+            Dict from name to tensor.
+        """
+        values = {
+            _key(name, index): copy.read_value()
+            for name, copies in self._copies.items()
+            if name.startswith(only)
+            for index, copy in enumerate(copies)
+        }
+        replicas = max(map(len, self._copies.values()))
+        return {**values, _REPLICAS: tf.constant(replicas)}
+
+    def put_back(self, values):
+        """Set every variable to what `read` returned in this process."""
+        for name, copies in self._copies.items():
+            for index, copy in enumerate(copies):
+                copy.assign(values[_key(name, index)])
+
+    def finite(self):
+        """Return whether no variable but metrics holds NaN or infinity, a bool."""
+        return bool(self._all_finite())
+
+    @functools.cached_property
+    def _all_finite(self):
+        floats = [
+            copy
+            for name, copies in self._copies.items()
+            if not name.startswith(METRICS)
+            for copy in copies
+            if copy.dtype.is_floating
+        ]
+        return tf.function(
+            lambda: tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]
+            )
+        )
+
+    def write(self, values, only=""):
+        """Set every variable, or none if one of the values does not fit.
+
+        Args:
+            values: dict from name to array, what `read` and `compact` returned; of as
+                many replicas as there are or of another number.
+            only: str, beginning of the names to set.
+
+        Raises:
+            ValueError: if names, shapes or types are not those of this distiller.
+        """
+        check_fits(values, self._variables)
+        replicas = int(values[_REPLICAS])
+        for name, copies in self._copies.items():
+            if name.startswith(only):
+                own = [values.get(_key(name, i), values[name]) for i in range(replicas)]
+                if len(copies) != replicas:
+                    own = _share_out(own, len(copies), _adds_up(self._variables[name]))
+                for copy, value in zip(copies, own, strict=True):
+                    copy.assign(value)
+
+
+def compact(values):
+    """Turn what `State.read` returned into arrays, replicas' equal copies left out."""
+    arrays = {name: value.numpy() for name, value in values.items()}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if "@" not in name
+        or array.tobytes() != arrays[name.rpartition("@")[0]].tobytes()
+    }
+
+
+def not_finite(values):
+    """Return the name of a value with a NaN or infinity in it, or None.
+
+    Args:
+        values: dict from name to array; metrics may be what they like.
+    """
+    for name, value in values.items():
+        if name.startswith(METRICS) or np.issubdtype(value.dtype, np.integer):
+            continue
+        if value.dtype.kind not in "SUOb" and not np.isfinite(value).all():
+            return name
+    return None
+
+
+def by_place(variables):
+    """Name variables by place and path, such as `3/conv/kernel`.
+
+    The numbers that Keras appends to repeated names are left out: they count what was
+    built before in the same process.
+
+    Args:
+        variables: list of keras Variables.
+
+    Returns:
+        Dict from name to `tf.Variable`.
+    """
+    return {
+        f"{place}/{_COUNTER.sub('', variable.path)}": variable.value
+        for place, variable in enumerate(variables)
+    }
+
+
+def write_all(values, variables):
+    """Set variables that are no replicas, or none of them if a value does not fit.
+
+    Args:
+        values: dict from name to array.
+        variables: dict from name to `tf.Variable`.
+
+    Raises:
+        ValueError: if names, shapes or types differ.
+    """
+    check_fits(values, variables)
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def check_fits(values, variables):
+    """Check that values are those of variables.
+
+    Args:
+        values: dict from name to array; names that end in `@1`, ... do not count.
+        variables: dict from name to `tf.Variable`.
+
+    Raises:
+        ValueError: if a name, a shape or a type differs.
+    """
+    saved = {name for name in values if "@" not in name} - {_REPLICAS}
+    different = sorted(saved ^ variables.keys())
+    if different:
+        whose = "is not in it" if different[0] in variables else "is not configured"
+        raise ValueError(f"'{different[0]}' {whose}")
+    for name, variable in variables.items():
+        array = values[name]
+        expected = (tuple(variable.shape), variable.dtype.as_numpy_dtype)
+        if (array.shape, array.dtype) != expected:
+            raise ValueError(
+                f"'{name}' has shape {array.shape} of {array.dtype} in it and "
+                f"{expected[0]} of {np.dtype(expected[1])} as configured"
+            )
+
+
+def _parts(distiller):
+    """Collect the variables: dict of part to list."""
+    parts = {
+        f"{NETWORK}/{name}": network.variables
+        for name, network in zip(
+            distiller.network_names, distiller.networks, strict=True
+        )
+    }
+    for kind in ("discriminator", "transfer"):
+        for index, layer in enumerate(getattr(distiller, f"{kind}s")):
+            parts[f"{kind}/{index}"] = layer.variables if layer is not None else []
+    for role in _OPTIMIZERS:
+        optimizer = getattr(distiller, role, None)
+        parts[role] = optimizer.variables if optimizer is not None else []
+    parts[METRICS.strip("/")] = distiller.metrics_variables
+    seen = {id(variable) for variables in parts.values() for variable in variables}
+    parts["distiller"] = [v for v in distiller.variables if id(v) not in seen]
+    return parts
+
+
+def _key(name, replica):
+    return f"{name}@{replica}" if replica else name
+
+
+def _adds_up(variable):
+    """Whether a variable's value is the sum over replicas, as metrics are."""
+    return variable.aggregation == tf.VariableAggregation.SUM
+
+
+def _share_out(values, replicas, adds_up):
+    """Give another number of replicas their values."""
+    if not adds_up:
+        return values[:1] * replicas
+    total = np.sum(values, axis=0, dtype=values[0].dtype)
+    return [total, *[np.zeros_like(total)] * (replicas - 1)]
