@@ -26,6 +26,7 @@ ARGUMENTS = (
     "decay_bias",
     "label_smoothing",
     "metrics",
+    "feature_every",
     "gradient_ratio_every",
     "total_steps",
 )
@@ -109,12 +110,14 @@ def compile_parts(model, arguments):
         ValueError: if arguments contradict each other or a variable's owner is unclear.
     """
     _check_optimizers(arguments)
-    every = arguments["gradient_ratio_every"]
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(
-            "Invalid value for argument `gradient_ratio_every`. Expected an int >= 1. "
-            f"Received: gradient_ratio_every={every!r}."
-        )
+    for name in ("feature_every", "gradient_ratio_every"):
+        every = arguments[name]
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected an int >= 1. "
+                f"Received: {name}={every!r}."
+            )
+    _check_feature_every(model, arguments["feature_every"])
     step = TrainStep(
         names=tuple(model.network_names),
         method=model.method,
@@ -128,6 +131,7 @@ def compile_parts(model, arguments):
         kl_weight=model.kl_weight,
         feature_weight=model.feature_weight,
         fresh=model.forward == "fresh",
+        feature_every=arguments["feature_every"],
     )
     check_ownership(model.trainable_variables, step.phases)
     train_names, test_names = metrics.metric_names(model.network_names, model.method)
@@ -172,6 +176,26 @@ def _phases(model, arguments):
         feature=phase("feature", extractors + transfers) if own_update else None,
         discriminator=phase("discriminator", judges) if model.discriminators else None,
     )
+
+
+def _check_feature_every(model, every):
+    if every == 1:
+        return
+    feature = model.method.feature
+    if feature is None or feature.joins_logit_loss:
+        raise ValueError(
+            "Argument `feature_every` does not apply: method "
+            f"'{model.method.name}' has no update of its own on feature maps. "
+            f"Received: feature_every={every}. Leave it out."
+        )
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Argument `feature_every` works on one device only: TensorFlow cannot "
+            "reduce gradients over replicas in a step that may leave the update out. "
+            f"Received: feature_every={every} on "
+            f"{model.distribute_strategy.num_replicas_in_sync} replicas. Leave it out, "
+            "or build the model outside of the strategy's scope."
+        )
 
 
 def check_alias(logit_optimizer):

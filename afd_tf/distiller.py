@@ -169,6 +169,7 @@ class OnlineDistiller(fitting.Fitting):
         decay_bias=True,
         label_smoothing=0.0,
         metrics=None,
+        feature_every=1,
         gradient_ratio_every=50,
         total_steps=None,
         run_eagerly=False,
@@ -201,6 +202,8 @@ class OnlineDistiller(fitting.Fitting):
             label_smoothing: float in [0, 1), for the default loss.
             metrics: list of keras metrics, computed for each network's probabilities as
                 `{network}_{metric}`.
+            feature_every: int n, make the feature-map-based update in every n-th step
+                only, on one device. Default 1, as the paper does.
             gradient_ratio_every: int, steps between two computations of
                 `{network}_gradient_ratio`. Default 50.
             total_steps: int, length of training for the schedules. Default None: each

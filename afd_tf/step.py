@@ -44,6 +44,7 @@ class TrainStep:
         kl_weight: factor on E1's KL term.
         feature_weight: factor on the feature-map-based loss.
         fresh: whether maps are computed again after the logit update.
+        feature_every: steps from one E2 and E3 update to the next.
     """
 
     names: tuple[str, ...]
@@ -56,6 +57,7 @@ class TrainStep:
     kl_weight: float
     feature_weight: float
     fresh: bool
+    feature_every: int
 
     def __call__(self, images, labels, weight, ratio_due):
         """Update everything once.
@@ -81,6 +83,7 @@ class TrainStep:
             return phase.scale_loss(tf.add_n([mean, *extra]))
 
         phases, feature = self.phases, self.method.feature
+        due = tf.equal(phases.logit.optimizer.iterations.value % self.feature_every, 0)
         with tf.GradientTape(persistent=True) as tape:
             maps, logits = self._forward(images)
             totals = self._logit_losses(labels, logits, weight, values, count)
@@ -99,38 +102,72 @@ class TrainStep:
 
         if self.fresh:
             phases.logit.apply(gradients)
-            # StatelessScope: BN statistics move in the first pass only.
-            with tf.GradientTape() as tape, keras.StatelessScope():
-                maps, _ = self._forward(images)
-                messages = self._messages(maps)
-        if self.method.adversarial:
-            with tf.GradientTape() as judge_tape:
-                totals = self._discriminator_losses(messages, weight, values, count)
-                own = [self._regularisation(d) for d in self.discriminators]
-                loss = objective(phases.discriminator, totals, own)
-            variables = phases.discriminator.variables
-            phases.discriminator.apply(judge_tape.gradient(loss, variables))
 
+        def exchange():
+            found, passed = {}, (tape, maps, messages)
+            if self.fresh:
+                passed = self._fresh_pass(images)
+            if self.method.adversarial:
+                with tf.GradientTape() as judge_tape:
+                    shown = passed[-1]
+                    totals = self._discriminator_losses(shown, weight, found, count)
+                    own = [self._regularisation(d) for d in self.discriminators]
+                    loss = objective(phases.discriminator, totals, own)
+                variables = phases.discriminator.variables
+                phases.discriminator.apply(judge_tape.gradient(loss, variables))
+
+            def feature_loss(shown, constants):
+                totals = self._feature_losses(shown, constants, weight, found, count)
+                return objective(phases.feature, totals)
+
+            feature_gradients = self._feature_gradients(*passed, feature_loss)
+            found.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
+            if not self.fresh:
+                bound_backlog()
+                phases.logit.apply(gradients)
+            phases.feature.apply(feature_gradients)
+            return found
+
+        def rest():
+            if not self.fresh:
+                phases.logit.apply(gradients)
+            zero = tf.constant(0.0)
+            return dict.fromkeys(self._exchange_names(), (zero, zero))
+
+        if self.feature_every == 1:
+            values.update(exchange())
+        else:
+            values.update(tf.cond(due, exchange, rest))
+        return logits, values
+
+    def _fresh_pass(self, images):
+        # StatelessScope: BN statistics move in the first pass only.
+        with tf.GradientTape() as tape, keras.StatelessScope():
+            maps, _ = self._forward(images)
+            messages = self._messages(maps)
+        return tape, maps, messages
+
+    def _feature_gradients(self, tape, maps, messages, feature_loss):
+        """Differentiate a loss of constants, then the messages that they stand for."""
         shown = [tf.stop_gradient(m) for m in messages]
         with (
             tf.GradientTape(watch_accessed_variables=False) as map_tape,
             keras.StatelessScope(),
         ):
             map_tape.watch(shown)
-            constants = [tf.stop_gradient(m) for m in maps]
-            totals = self._feature_losses(shown, constants, weight, values, count)
-            loss = objective(phases.feature, totals)
-        feature_gradients = tape.gradient(
+            loss = feature_loss(shown, [tf.stop_gradient(m) for m in maps])
+        return tape.gradient(
             messages,
-            phases.feature.variables,
+            self.phases.feature.variables,
             output_gradients=map_tape.gradient(loss, shown),
         )
-        values.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
-        if not self.fresh:
-            bound_backlog()
-            phases.logit.apply(gradients)
-        phases.feature.apply(feature_gradients)
-        return logits, values
+
+    def _exchange_names(self):
+        """Names of the values that an exchange of knowledge between maps leaves."""
+        names = ["feature_loss", "gradient_ratio"]
+        if self.method.adversarial:
+            names += [f"discriminator_{w}" for w in ("loss", "real", "own", "accuracy")]
+        return [f"{network}_{name}" for network in self.names for name in names]
 
     def _forward(self, images):
         passes = [tap.forward(images, training=True) for tap in self.wiring.taps]

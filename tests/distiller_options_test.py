@@ -192,3 +192,53 @@ def test_the_gradient_ratio_is_computed_at_every_nth_step_and_an_epoch_s_first()
     model.fit(images, labels, 2, epochs=2, verbose=0, callbacks=[Count()])
     # Steps 0 and 3 of the first epoch; 5 (its first), 6 and 9 of the second.
     assert counted == [1, 1, 1, 2, 2, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("eagerly", [True, False])
+@pytest.mark.parametrize("forward", ["shared", "fresh"])
+def test_maps_take_part_in_every_nth_step(forward, eagerly):
+    images, labels = tiny.batch()
+    own = {"feature_every": 2, "run_eagerly": eagerly}
+    model = tiny.distiller(forward=forward, compiled=own)
+    always = tiny.distiller(forward=forward)
+    never = tiny.distiller(method="dml")
+
+    def copy_to(other):
+        for a, b in zip(model.networks, other.networks, strict=True):
+            b.set_weights(a.get_weights())
+        for a, b in zip(model.discriminators, other.discriminators, strict=False):
+            b.set_weights(a.get_weights())
+
+    for step in range(4):
+        other = never if step % 2 else always
+        copy_to(other)
+        before = tiny.values(v for d in model.discriminators for v in d.variables)
+        model.train_on_batch(images, labels)
+        other.train_on_batch(images, labels)
+        for a, b in zip(model.networks, other.networks, strict=True):
+            for v, w in zip(a.weights, b.weights, strict=True):
+                np.testing.assert_allclose(v, w, rtol=1e-5, atol=1e-7)
+        after = tiny.values(v for d in model.discriminators for v in d.variables)
+        moved = [not np.array_equal(x, y) for x, y in zip(before, after, strict=True)]
+        assert any(moved) == (step % 2 == 0)
+    assert int(model.optimizer.iterations) == 4
+    assert int(model.feature_optimizer.iterations) == 2
+    assert int(model.discriminator_optimizer.iterations) == 2
+
+
+def test_steps_without_maps_do_not_enter_the_means_of_their_metrics():
+    images, labels = tiny.batch(16)
+    model = tiny.distiller(names=["a", "b"], compiled={"feature_every": 2})
+    logs = model.fit(images, labels, 4, verbose=0).history
+    # Four steps, two of which count.
+    assert float(model._compiled_parts.train_metrics.count("a_feature_loss")) == 8
+    assert 0 < logs["a_discriminator_real"][0] < 1
+
+
+@pytest.mark.multi_device
+def test_what_cannot_skip_the_update_of_maps_says_so():
+    with pytest.raises(ValueError, match="no update of its own on feature maps"):
+        tiny.distiller(method="dml", compiled={"feature_every": 2})
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope(), pytest.raises(ValueError, match="one device only"):
+        tiny.distiller(compiled={"feature_every": 2, "run_eagerly": False})

@@ -304,6 +304,7 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
             "schedule of its own",
         ),
         ({"gradient_ratio_every": 0}, "int >= 1"),
+        ({"feature_every": 1.5}, "int >= 1"),
         ({"label_smoothing": 1.5}, r"\[0, 1\)"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "from_logits=True"),
         (
