@@ -45,6 +45,9 @@ class Progress(keras.callbacks.Callback):
             if self._timed_from is None:
                 # The first step, which compiles, says nothing of the others.
                 self._timed_from = (self._epoch + fraction, now)
+                seconds = duration(now - self._started)
+                self._stream.write(f"First step after {seconds} of compiling.\n")
+                self._stream.flush()
             # Threads may come late.
             if batch <= self._batch or now - self._drawn < self._pause:
                 return
