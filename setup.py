@@ -39,6 +39,9 @@ REQUIREMENTS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.17,<2"]
 
+# The other side of tools/benchmark_step.py.
+BENCH = ["torch>=2.9,<3"]
+
 TEST = [
     "hypothesis>=6.130,<7",
     "pyright[nodejs]>=1.1.400,<1.2",
@@ -70,6 +73,7 @@ setup(
     include_package_data=False,
     install_requires=REQUIREMENTS,
     extras_require={
+        "bench": BENCH,
         "litert": LITERT,
         "onnx": ONNX,
         "test": [*TEST, *LITERT, *ONNX],
