@@ -213,7 +213,8 @@ def test_a_run_without_a_finished_epoch_is_said(run, tmp_path, capsys):
 
 def test_a_warning_is_one_line_without_source():
     code = """
-import warnings
+import sys, warnings
+sys.argv[0] = "afd-train"  # other programs load TensorFlow with the package
 from afd_tf.cli import command
 execute = lambda *_: warnings.warn("the disk is full") or 0
 warn = command.Command("afd-train", "", "", (), lambda values: None, execute)

@@ -20,7 +20,8 @@ def held(path, create=True):
 
     Args:
         path: path of the file; it stays.
-        create: bool, whether to make it; if not and there is none, nothing is held.
+        create: bool, whether to make it and to write down who holds it; if not and
+            there is none, nothing is held.
 
     Raises:
         BlockingIOError: if another holds it; the message tells who.
@@ -41,7 +42,9 @@ def held(path, create=True):
                 "no other process trains in this directory.",
                 stacklevel=3,
             )
-        with contextlib.suppress(OSError):  # a full disk; it is only for the message
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        if create:
+            with contextlib.suppress(OSError):  # a full disk; it is for the message
+                file.truncate(0)
+                holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+                file.write(holder.encode())
         yield
