@@ -166,6 +166,15 @@ def test_losses_shared_layers_and_state_of_any_kind(layer, checkpointing, compil
     )
 
 
+def test_losses_are_those_of_the_last_pass():
+    network = difficult()
+    tapped = networks.tap(network, "map", checkpointing=True)
+    x = images(shape=(6, 6, 2))
+    for _ in range(2):
+        tapped.forward(x, training=True)
+        assert len(network.losses) == 4  # three calls of a layer, one kernel
+
+
 def test_sequential_networks_are_cut_too():
     network = keras.Sequential(
         [

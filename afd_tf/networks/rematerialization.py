@@ -25,7 +25,7 @@ def check_checkpointing(checkpointing):
     """
     if isinstance(checkpointing, bool):
         return checkpointing
-    if isinstance(checkpointing, Integral) and checkpointing >= 2:
+    if isinstance(checkpointing, Integral) and int(checkpointing) >= 2:
         return int(checkpointing)
     raise ValueError(
         "Invalid value for argument `checkpointing`. Expected True, False, or the "
