@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from numbers import Integral
 
 import keras
 import tensorflow as tf
@@ -112,7 +113,7 @@ def compile_parts(model, arguments):
     _check_optimizers(arguments)
     for name in ("feature_every", "gradient_ratio_every"):
         every = arguments[name]
-        if not isinstance(every, int) or every < 1:
+        if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected an int >= 1. "
                 f"Received: {name}={every!r}."
@@ -188,13 +189,15 @@ def _check_feature_every(model, every):
             f"'{model.method.name}' has no update of its own on feature maps. "
             f"Received: feature_every={every}. Leave it out."
         )
-    if model.distribute_strategy.num_replicas_in_sync > 1:
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1 or isinstance(
+        strategy, tf.distribute.MirroredStrategy
+    ):
         raise ValueError(
             "Argument `feature_every` works on one device only: TensorFlow cannot "
             "reduce gradients over replicas in a step that may leave the update out. "
-            f"Received: feature_every={every} on "
-            f"{model.distribute_strategy.num_replicas_in_sync} replicas. Leave it out, "
-            "or build the model outside of the strategy's scope."
+            f"Received: feature_every={every} under {type(strategy).__name__}. Leave "
+            "it out, or build the model outside of the strategy's scope."
         )
 
 

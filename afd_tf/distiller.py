@@ -203,7 +203,8 @@ class OnlineDistiller(fitting.Fitting):
             metrics: list of keras metrics, computed for each network's probabilities as
                 `{network}_{metric}`.
             feature_every: int n, make the feature-map-based update in every n-th step
-                only, on one device. Default 1, as the paper does.
+                only, from the first on, and on one device. The metrics of an epoch
+                without such a step are 0. Default 1, as the paper does.
             gradient_ratio_every: int, steps between two computations of
                 `{network}_gradient_ratio`. Default 50.
             total_steps: int, length of training for the schedules. Default None: each
@@ -258,7 +259,10 @@ class OnlineDistiller(fitting.Fitting):
         for phase in parts.step.phases:
             phase.set_learning_rate(step, self.total_steps)
         due = parts.ratio_due(self.optimizer.iterations)
-        logits, values = parts.step(images, labels, weight, due)
+        # Of steps, whatever the optimizer does in each: it may accumulate gradients.
+        step = parts.step.phases.logit.inner_optimizer._iterations.value
+        exchange_due = tf.equal(step % parts.step.feature_every, 0)
+        logits, values = parts.step(images, labels, weight, due, exchange_due)
         parts.update_train(labels, logits, values, self.ensemble)
         return self.get_metrics_result()
 

@@ -30,7 +30,11 @@ def use_kernels(optimizer):
     if optimizer.gradient_accumulation_steps:
         return  # Keras calls such an update with symbols as well
     for keras_class, kernel in _KERNELS.items():
-        if type(optimizer).update_step is keras_class.update_step:
+        own = all(
+            getattr(type(optimizer), name) is getattr(keras_class, name)
+            for name in ("update_step", "_backend_update_step")
+        )
+        if own:
             kernel(optimizer)
 
 
@@ -103,8 +107,10 @@ def _replace(optimizer, constants, update):
     written_out = functools.partial(type(optimizer).update_step, optimizer)
 
     def with_constants(gradients, variables, learning_rate):
-        # In place of the learning rate: what goes with it to every replica.
-        rate = tf.cast(learning_rate, variables[0].dtype)
+        # In place of the learning rate: what goes with it to every replica. In float32
+        # at least: powers of b2 near 1 lose their digits in half precision.
+        double = any(variable.dtype == "float64" for variable in variables)
+        rate = tf.cast(learning_rate, "float64" if double else "float32")
         update_all(gradients, variables, constants(rate))
 
     def update_step(gradient, variable, shared):

@@ -59,7 +59,7 @@ class TrainStep:
     fresh: bool
     feature_every: int
 
-    def __call__(self, images, labels, weight, ratio_due):
+    def __call__(self, images, labels, weight, ratio_due, exchange_due):
         """Update everything once.
 
         Args:
@@ -67,6 +67,8 @@ class TrainStep:
             labels: int tensor `(batch,)` or float tensor `(batch, classes)`.
             weight: float tensor `(batch,)` or None.
             ratio_due: bool scalar tensor, whether to compute the gradient ratio.
+            exchange_due: likewise, whether to make the E2 and E3 updates; not looked
+                at where `feature_every` is 1.
 
         Returns:
             List of float32 logits `(batch, classes)` per network, and a dict from
@@ -83,7 +85,6 @@ class TrainStep:
             return phase.scale_loss(tf.add_n([mean, *extra]))
 
         phases, feature = self.phases, self.method.feature
-        due = tf.equal(phases.logit.optimizer.iterations.value % self.feature_every, 0)
         with tf.GradientTape(persistent=True) as tape:
             maps, logits = self._forward(images)
             totals = self._logit_losses(labels, logits, weight, values, count)
@@ -137,7 +138,7 @@ class TrainStep:
         if self.feature_every == 1:
             values.update(exchange())
         else:
-            values.update(tf.cond(due, exchange, rest))
+            values.update(tf.cond(exchange_due, exchange, rest))
         return logits, values
 
     def _fresh_pass(self, images):

@@ -239,6 +239,25 @@ def test_steps_without_maps_do_not_enter_the_means_of_their_metrics():
 def test_what_cannot_skip_the_update_of_maps_says_so():
     with pytest.raises(ValueError, match="no update of its own on feature maps"):
         tiny.distiller(method="dml", compiled={"feature_every": 2})
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope(), pytest.raises(ValueError, match="one device only"):
-        tiny.distiller(compiled={"feature_every": 2, "run_eagerly": False})
+    for devices in (["CPU:0", "CPU:1"], ["CPU:0"]):
+        strategy = tf.distribute.MirroredStrategy(devices)
+        with strategy.scope(), pytest.raises(ValueError, match="one device only"):
+            tiny.distiller(compiled={"feature_every": 2, "run_eagerly": False})
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_an_optimizer_that_accumulates_gradients_counts_steps(every):
+    images, labels = tiny.batch()
+    model = tiny.distiller(
+        compiled={
+            "logit_optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+            "feature_every": every,
+            "run_eagerly": False,
+        }
+    )
+    before = tiny.values(model.networks[0].trainable_variables)
+    model.fit(images, labels, 2, verbose=0)
+    after = tiny.values(model.networks[0].trainable_variables)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert int(model.optimizer.iterations) == 2
+    assert int(model.discriminator_optimizer.iterations) == 4 // every

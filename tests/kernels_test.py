@@ -23,6 +23,8 @@ OPTIMIZERS = {
 WITH_KERNELS = {
     "sgd": {"ResourceApplyGradientDescent"},
     "momentum": {"ResourceApplyKerasMomentum"},
+    "nesterov": {"ResourceApplyKerasMomentum"},
+    "clipped": {"ResourceApplyKerasMomentum"},
     "adam": {"ResourceApplyAdam"},
     "adamw": {"ResourceApplyAdam"},
     "amsgrad": set(),
@@ -96,3 +98,13 @@ def test_an_update_of_the_users_own_is_left_alone():
     whole, _ = train(partial(keras.optimizers.SGD, 0.1), kernels=True, steps=1)
     start = np.linspace(-1, 1, 5)
     np.testing.assert_allclose(2 * (half[0] - start), whole[0] - start, atol=1e-6)
+
+
+def test_what_the_user_does_to_the_learning_rate_is_left_alone():
+    class Halved(keras.optimizers.SGD):
+        def _backend_update_step(self, grads, trainable_variables, learning_rate):
+            super()._backend_update_step(grads, trainable_variables, learning_rate / 2)
+
+    half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
+    whole, _ = train(partial(keras.optimizers.SGD, 0.05), kernels=True, steps=1)
+    np.testing.assert_allclose(half[0], whole[0], rtol=1e-6)
