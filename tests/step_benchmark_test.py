@@ -54,20 +54,24 @@ def test_ratios_are_those_that_their_names_say():
 
     times = {
         "F + 2B": 500.0,
+        "F + 2B, one graph": 440.0,
         "vanilla": 300.0,
         "afd, shared": 550.0,
         "afd, fresh": 660.0,
         "afd, fresh, stock layers": 880.0,
         "PyTorch afd, literal": 825.0,
+        "PyTorch afd, shared": 605.0,
     }
     ratios = benchmark_step.step_ratios(times, "float32")
     assert ratios == pytest.approx(
         {
             "shared_over_limit_float32": 1.1,
+            "shared_over_limit_in_one_graph_float32": 1.25,
             "shared_over_vanilla_float32": 550 / 300,
             "fresh_over_shared_float32": 1.2,
             "stock_fresh_over_shared_float32": 1.6,
             "torch_literal_over_shared_float32": 1.5,
+            "torch_shared_over_shared_float32": 1.1,
         }
     )
 

@@ -69,38 +69,59 @@ def alone(network, batch_size):
 
 
 def passes(networks, batch_size):
-    """Return F, the networks' forward pass, and F + B, with the backward pass."""
-    images, labels = batch(batch_size)
-    variables = [v.value for n in networks for v in n.trainable_variables]
+    """Return functions that run the passes of which a step is made, and nothing else.
 
-    def loss():
-        logits = [network(images, training=True) for network in networks]
-        return tf.add_n(
-            [tf.reduce_mean(losses.cross_entropy(labels, z)) for z in logits]
-        )
+    Args:
+        networks: list of keras.Model.
+        batch_size: int.
+
+    Returns:
+        dict: "F", one forward pass; "F + B", with the backward pass of cross-entropy;
+        "F + 2B, one graph", with the backward pass of the feature maps as well.
+    """
+    images, labels = batch(batch_size)
+    taps = [afd_tf.networks.tap(network) for network in networks]
+    everything = [v.value for n in networks for v in n.trainable_variables]
+    extractors = [v.value for tap in taps for v in tap.extractor_variables]
+
+    def run():
+        passed = [tap.forward(images, training=True) for tap in taps]
+        maps, logits = zip(*passed, strict=True)
+        each = [tf.reduce_mean(losses.cross_entropy(labels, z)) for z in logits]
+        return tf.add_n(each), list(maps)
+
+    def one_number_each(gradients):
+        # Of every gradient, so that none is optimised away and none is copied.
+        return tf.stack([tf.reshape(g, [-1])[0] for g in gradients])
 
     @tf.function
     def forward():
-        return loss()
+        return run()[0]
 
     @tf.function
     def both():
         with tf.GradientTape() as tape:
-            value = loss()
-        gradients = tape.gradient(value, variables)
-        # One number of each gradient, so that none is optimised away or copied.
-        return tf.stack([tf.reshape(g, [-1])[0] for g in gradients])
+            loss, _ = run()
+        return one_number_each(tape.gradient(loss, everything))
 
-    return lambda: forward().numpy() and None, lambda: both().numpy() is None
+    @tf.function
+    def twice():
+        with tf.GradientTape(persistent=True) as tape:
+            loss, maps = run()
+        gradients = tape.gradient(loss, everything)
+        gradients += tape.gradient(maps, extractors, output_gradients=maps)
+        return one_number_each(gradients)
+
+    functions = {"F": forward, "F + B": both, "F + 2B, one graph": twice}
+    # Waits for the result; what is returned must not be taken for seconds.
+    return {n: lambda f=f: f().numpy() is None for n, f in functions.items()}
 
 
 def step_cases(precision, batch_size):
     """Return the cases of one precision that are compared with F + 2B."""
     with policy(precision):
-        forward, both = passes(pair(), batch_size)
         return {
-            "F": forward,
-            "F + B": both,
+            **passes(pair(), batch_size),
             "vanilla": together(pair(), "vanilla", batch_size),
             "dml": together(pair(), "dml", batch_size),
             "afd, shared": together(pair(), "afd", batch_size),
