@@ -60,6 +60,12 @@ class CompiledParts:
         first = tf.equal(self.train_metrics.count(names[0]), 0.0)
         return first | tf.equal(tf.cast(iterations, tf.int64) % every, 0)
 
+    def exchange_due(self):
+        """Whether to make the E2 and E3 updates: every n-th step, from the first."""
+        # Of steps, whatever the optimizer does in each: it may accumulate gradients.
+        step = self.step.phases.logit.inner_optimizer._iterations.value
+        return tf.equal(step % self.step.feature_every, 0)
+
     def update_train(self, labels, logits, values, ensemble):
         """Add a training step to the metrics."""
         names = self.step.names

@@ -259,9 +259,7 @@ class OnlineDistiller(fitting.Fitting):
         for phase in parts.step.phases:
             phase.set_learning_rate(step, self.total_steps)
         due = parts.ratio_due(self.optimizer.iterations)
-        # Of steps, whatever the optimizer does in each: it may accumulate gradients.
-        step = parts.step.phases.logit.inner_optimizer._iterations.value
-        exchange_due = tf.equal(step % parts.step.feature_every, 0)
+        exchange_due = parts.exchange_due()
         logits, values = parts.step(images, labels, weight, due, exchange_due)
         parts.update_train(labels, logits, values, self.ensemble)
         return self.get_metrics_result()
