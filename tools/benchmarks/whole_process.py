@@ -58,7 +58,7 @@ def seconds_to_first_step(data_dir=None):
 
     Args:
         data_dir: str, folder with CIFAR-100 prepared by tensorflow-datasets; without
-            it, the embedded digits at the same size.
+            it, the embedded digits: smaller images, the same networks.
 
     Returns:
         float, seconds; imports, data and compilation included.
@@ -69,9 +69,8 @@ def seconds_to_first_step(data_dir=None):
         command += ["--gin_file=pairings/cifar100_resnet20_wrn16_2"]
         command += [f"--data_dir={data_dir}"]
     else:
-        command += ["--gin_file=datasets/digits", "--gin_file=networks/resnet20"]
+        command += ["--gin_file=datasets/digits"]
         command += ["--gin_param=train.networks = ['resnet20', 'wrn16_2']"]
-        command += ["--gin_param=load_data.image_size = 32"]
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         with subprocess.Popen(
