@@ -9,7 +9,7 @@ def check_classifier(model):
     """Return the input and the output of a model from images to logits.
 
     Raises:
-        ValueError: if it is neither Functional nor Sequential, or ends in probabilities.
+        ValueError: if it is not Functional or Sequential, or ends in probabilities.
         TypeError: if it is not a Keras model.
     """
     inputs, logits = _ends(model)
