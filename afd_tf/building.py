@@ -91,18 +91,28 @@ def check_networks(networks, method, source):
     return list(networks)
 
 
-def spread(networks, method):
+def spread(networks, method, checkpointing):
     """Return the networks that train, and their common model if they are branches.
 
     Args:
         networks: list of keras models, as `check_networks` returns them.
         method: Method.
+        checkpointing: what the user gave; not for branches.
 
     Returns:
         List of keras models, and Branched or None.
+
+    Raises:
+        ValueError: if the network cannot be branched.
     """
     if not method.branches:
         return networks, None
+    if checkpointing:
+        raise ValueError(
+            f"Argument `checkpointing` does not apply: method '{method.name}' computes "
+            f"branches together. Received: checkpointing={checkpointing!r}. Leave it "
+            "out."
+        )
     together = branched(networks[0], method.branches)
     return together.networks, together
 

@@ -74,7 +74,8 @@ class Compilable(fitting.Fitting):
                 without such a step are 0. Default 1, as the paper does.
             placebo: bool, replace each variable's gradient of the feature-map-based
                 loss by Gaussian noise of the same norm; weight decay stays. A control:
-                what it gains is not gained by the loss. Default False.
+                what it gains is not gained by the loss. An int >= 1 is the seed of the
+                noise, which is otherwise drawn from Keras' own. Default False.
             gradient_ratio_every: int, steps between two computations of
                 `{network}_gradient_ratio`. Default 50.
             total_steps: int, length of training for the schedules. Default None: each
@@ -91,8 +92,8 @@ class Compilable(fitting.Fitting):
             compiling.check_alias(logit_optimizer)
             arguments["logit_optimizer"] = optimizer
         with self.distribute_strategy.scope():
-            # Of the model, so that it is saved: a resumed run goes on with its noise.
-            self.placebo_seed = keras.random.SeedGenerator() if placebo else None
+            # A variable of the model: a resumed run goes on with its noise.
+            self.placebo_seed = compiling.placebo_seed(placebo)
             parts = compiling.compile_parts(self, arguments)
             super().compile(
                 optimizer=parts.step.phases.logit.optimizer,

@@ -211,6 +211,22 @@ def _check_has_feature_update(model, argument, value):
         )
 
 
+def placebo_seed(placebo):
+    """Return the seed of a placebo's noise, or None without one.
+
+    Raises:
+        ValueError: if `placebo` is neither a bool nor an int >= 1.
+    """
+    if isinstance(placebo, bool):
+        return keras.random.SeedGenerator() if placebo else None
+    if not isinstance(placebo, Integral) or placebo < 1:
+        raise ValueError(
+            "Invalid value for argument `placebo`. Expected True, False or an int >= "
+            f"1, the seed of the noise. Received: placebo={placebo!r}."
+        )
+    return keras.random.SeedGenerator(int(placebo))
+
+
 def check_alias(logit_optimizer):
     """Check that one of the two names of the logit optimizer is in use.
 
@@ -241,6 +257,9 @@ def _check_optimizers(arguments):
 def serialize(parts):
     """Return the arguments of `compile` in serializable form."""
     config = dict(parts.arguments)
+    if config["placebo"]:
+        state = keras.ops.convert_to_numpy(parts.step.placebo_seed.state)
+        config["placebo"] = int(state[0])
     for phase in (
         parts.step.phases.logit,
         parts.step.phases.feature,

@@ -97,7 +97,7 @@ class OnlineDistiller(Pretraining):
         feature_weight = building.check_number("feature_weight", feature_weight)
         alone = source is not None or bool(method.branches)
         topology = wiring.choose_topology(topology, kl_topology, alone)
-        networks, branched = building.spread(networks, method)
+        networks, branched = building.spread(networks, method, checkpointing)
         network_names = building.unique_names(networks, names)
         layers = building.tap_names(tap, len(networks), source is not None)
         taps = building.tap_all(

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from afd_tf.compilable import Compilable
+from afd_tf.optimization import in_this_strategy
 
 
 class Pretraining(Compilable):
@@ -60,7 +61,10 @@ class Pretraining(Compilable):
         try:
             with self.distribute_strategy.scope():
                 model = _Beforehand(self._wiring.source, self.method.feature, layers)
-                model.compile(optimizer or keras.optimizers.Adam(1e-3))
+                optimizer = keras.optimizers.get(optimizer or "adam")
+                # XLA, Keras' own choice, is slower on a CPU.
+                model.compile(in_this_strategy(optimizer), jit_compile=False)
+                model.optimizer.build(model.trainable_variables)
             history = model.fit(
                 x,
                 epochs=epochs or self.method.feature.pretraining_epochs,
@@ -71,9 +75,11 @@ class Pretraining(Compilable):
         finally:
             for layer in layers:
                 layer.trainable = False
-        self.pretrained_steps.assign_add(
-            tf.cast(model.optimizer.iterations, self.pretrained_steps.dtype)
+        before, made = map(
+            keras.ops.convert_to_numpy,
+            (self.pretrained_steps, model.optimizer.iterations),
         )
+        self.pretrained_steps.assign(int(before) + int(made))
         return history
 
     def make_train_function(self, force=False):

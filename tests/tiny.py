@@ -43,6 +43,11 @@ def batch(size=8, seed=0):
     return tf.constant(images), tf.constant(labels)
 
 
+def dataset(size=16, batch_size=8, seed=0):
+    """Return a `tf.data.Dataset` of batches of images and labels."""
+    return tf.data.Dataset.from_tensor_slices(batch(size, seed)).batch(batch_size)
+
+
 def afd(**options):
     """Return AFD with a discriminator of one block, unless `options` say otherwise."""
     return methods.get("afd", **{"discriminator_channels": (4,), **options})

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from afd_tf.networks import graph
+from afd_tf.networks.normalization import FusedBatchNormalization
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +125,13 @@ def _again(tail, shared, logits, prefix):
 def _gate(shared, branches, tail):
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="gate_pool")(shared)
     x = keras.layers.Dense(branches, dtype="float32", name="gate")(x)
+    kinds = (FusedBatchNormalization, keras.layers.BatchNormalization)
     for node in tail:
-        if isinstance(node.operation, keras.layers.BatchNormalization):
+        if isinstance(node.operation, kinds):
             x = keras.layers.BatchNormalization(
                 momentum=0.9,
                 epsilon=1e-5,
-                synchronized=node.operation.synchronized,
+                synchronized=getattr(node.operation, "synchronized", False),
                 dtype="float32",
                 name="gate_norm",
             )(x)

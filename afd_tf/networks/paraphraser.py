@@ -23,10 +23,10 @@ def paraphraser(channels, factor_channels, name="paraphraser"):
     feature_map, factor = _encoder(channels, factor_channels)
     x = factor
     for i, filters in enumerate((factor_channels, channels, channels)):
-        x = keras.layers.Conv2DTranspose(
+        layer = keras.layers.Conv2DTranspose(
             filters, 3, padding="same", name=f"decoder_{i}"
-        )(x)
-        x = keras.layers.LeakyReLU(_SLOPE, name=f"decoder_{i}_relu")(x)
+        )
+        x = _leaky_relu(layer(x))
     return keras.Model(feature_map, [factor, x], name=name)
 
 
@@ -49,5 +49,10 @@ def _encoder(channels, factor_channels):
     feature_map = x = keras.Input((None, None, channels), name="feature_map")
     for i, filters in enumerate((channels, factor_channels, factor_channels)):
         x = keras.layers.Conv2D(filters, 3, padding="same", name=f"encoder_{i}")(x)
-        x = keras.layers.LeakyReLU(_SLOPE, name=f"encoder_{i}_relu")(x)
+        x = _leaky_relu(x)
     return feature_map, x
+
+
+def _leaky_relu(x):
+    # Not the layer: TensorFlow fails to fuse its gradient, and says so at every start.
+    return keras.ops.maximum(x, _SLOPE * x)
