@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from afd_tf import OnlineDistiller, export, losses, methods, networks
@@ -194,16 +193,6 @@ def test_the_number_of_branches_is_an_option():
 
 @pytest.mark.multi_device
 def test_two_devices_give_the_weights_of_one():
-    results = []
-    for strategy in (
-        tf.distribute.OneDeviceStrategy("/cpu:0"),
-        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
-    ):
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            model = OnlineDistiller([tiny.staged()], "one")
-        model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
-        model.fit(tiny.dataset(24), epochs=2, shuffle=False, verbose=0)
-        results.append(tiny.values(model.variables))
-    for first, second in zip(*results, strict=True):
-        np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-6)
+    tiny.assert_two_devices_equal_one(
+        lambda: OnlineDistiller([tiny.staged()], "one"), momentum=0.9
+    )
