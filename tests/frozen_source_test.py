@@ -72,6 +72,21 @@ def test_kl_comes_from_the_source_in_inference_mode():
     assert abs(np.mean(other) - np.mean(expected)) > 1e-3
 
 
+def test_a_source_drops_nothing():
+    images, labels = tiny.batch()
+    network = tiny.network()
+    dropped = keras.layers.Dropout(0.5)(network.get_layer("pool").output)
+    logits = network.get_layer("logits")(dropped)
+    source = keras.Model(network.inputs, logits, name="teacher")
+    networks = students()
+    own = networks[0](images)
+    for method in ("kd", "l1_kd"):  # by its logits alone, and tapped
+        model = offline(method, networks, source=source, rates=(0, 0, 0))
+        logs = model.train_on_batch(images, labels, return_dict=True)
+        expected = losses.kl_divergence(source(images, training=False), own, 3.0)
+        np.testing.assert_allclose(logs["a_kl"], np.mean(expected), rtol=1e-4)
+
+
 def test_metrics_and_predictions_are_of_the_networks_that_learn():
     model = offline("afd", [tiny.network(4, name="a")])
     logs = model.fit(tiny.dataset(), validation_data=tiny.dataset(), verbose=0).history
