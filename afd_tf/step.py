@@ -96,6 +96,8 @@ class TrainStep:
             for name, total, extra in zip(self.names, totals, own, strict=True):
                 values[f"{name}_loss"] = (total + extra * count, count)
             logit_loss = objective(phases.logit, totals, own)
+        # Before an update, which may change it.
+        logit_scale = phases.logit.scale_loss(tf.constant(1.0))
         gradients = tape.gradient(logit_loss, phases.logit.variables)
         if phases.feature is None:
             phases.logit.apply(gradients)
@@ -122,7 +124,11 @@ class TrainStep:
                 return objective(phases.feature, totals)
 
             feature_gradients = self._feature_gradients(*passed, feature_loss)
-            found.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
+            found.update(
+                self._gradient_ratios(
+                    gradients, feature_gradients, logit_scale, ratio_due
+                )
+            )
             if not self.fresh:
                 bound_backlog()
                 phases.logit.apply(gradients)
@@ -240,13 +246,13 @@ class TrainStep:
         terms = [tf.cast(loss, tf.float32) for loss in model.losses]
         return tf.add_n(terms) if terms else tf.constant(0.0)
 
-    def _gradient_ratios(self, logit_gradients, feature_gradients, due):
+    def _gradient_ratios(self, logit_gradients, feature_gradients, logit_scale, due):
         """Norm of E3's over E1's gradient on each G_k, before weight decay."""
         phases = self.phases
         logit = _by_variable(phases.logit, logit_gradients)
         feature = _by_variable(phases.feature, feature_gradients)
         # Loss scaling, where there is any, is not part of the ratio.
-        scale = phases.logit.scale_loss(1.0) / phases.feature.scale_loss(1.0)
+        scale = logit_scale / phases.feature.scale_loss(tf.constant(1.0))
 
         def ratio(tap):
             ids = [id(v) for v in tap.extractor_variables]
