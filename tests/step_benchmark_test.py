@@ -127,7 +127,7 @@ def test_pytorch_side_computes_the_same_losses():
     maps = [random.normal(size=(6, 8, 8, c)).astype("float32") for c in (64, 128)]
 
     def copy(layer, module):
-        """Copy a layer's weights; a mirrored kernel, for padding is on the other side."""
+        """Copy weights; kernels mirrored, for padding is on the other side."""
         kernel, *rest = (v.numpy() for v in layer.trainable_variables)
         if kernel.ndim == 4:
             kernel = kernel[::-1, ::-1].transpose(3, 2, 0, 1)
