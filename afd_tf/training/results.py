@@ -12,7 +12,9 @@ from afd_tf._version import __version__
 SCHEMA = 1
 
 
-def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, command):
+def make_results(
+    metrics, distiller, *, method, dataset, seed, epoch, step, command, source=None
+):
     """Put together the content of `results.json`.
 
     Args:
@@ -24,6 +26,7 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         epoch: int, epochs done.
         step: int, steps done.
         command: str, what to type to get this again.
+        source: `Source` that the networks learnt from, or None.
 
     Returns:
         dict; accuracies are fractions, losses nats per example.
@@ -48,6 +51,7 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         "networks": networks,
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
+        **({"source": source.record} if source else {}),
         "command": command,
         "commit": commit(),
         "versions": {
