@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from afd_tf.training import tables
+from afd_tf.training import formatting, tables
 
 
 def run(path, accuracy, *, seed=0, config="train.epochs = 2\n", finished=True):
@@ -129,4 +129,4 @@ def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):
     ("fractions", "text"), [([0.5], "50.00"), ([0.5, 0.5], "50.00 +- 0.00")]
 )
 def test_percentages(fractions, text):
-    assert tables.percent(fractions) == text
+    assert formatting.percent(fractions) == text

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from afd_tf.training import settings_text
+from afd_tf.training.formatting import layout, percent
 from afd_tf.training.run_directory import LOCATION, RunDirectory
-
-_NUMBERS = ("parameters", "accuracy", "loss", "epochs", "seeds")
 
 
 def run_table(results):
@@ -96,28 +95,3 @@ def _rows(group, remarks):
 
 def _label(paths):
     return paths[0] if len(paths) == 1 else f"{paths[0]} +{len(paths) - 1}"
-
-
-def percent(fractions):
-    """Write fractions in percent: one value, or mean +- sample standard deviation."""
-    count = len(fractions)
-    mean = 100 * sum(fractions) / count
-    if count == 1:
-        return f"{mean:.2f}"
-    variance = sum((100 * fraction - mean) ** 2 for fraction in fractions) / (count - 1)
-    return f"{mean:.2f} +- {variance**0.5:.2f}"
-
-
-def layout(rows):
-    """Align rows of str under their headings, the first row; numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(row):
-        cells = zip(row, widths, rows[0], strict=True)
-        return "  ".join(
-            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-            for cell, width, heading in cells
-        ).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
