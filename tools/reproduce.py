@@ -24,8 +24,9 @@ from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
 from reproduction.verification import find_run, verify
 
+from afd_tf.training.comparison import compare
 from afd_tf.training.formatting import duration, layout
-from afd_tf.training.tables import compare
+from afd_tf.training.tables import text
 
 STUDY = ROOT / "studies" / "cifar100_reduced"
 
@@ -135,10 +136,8 @@ def _execute(runs, options, failed=()):
         _print_plan(runs, options.jobs)
         return 0
     failed = {**dict(failed), **_do(runs, options)}
-    table, remarks = compare([run.kept for run in runs if run.finished])
-    print(f"\n{table or 'No run is finished.'}")
-    for remark in remarks:
-        print(remark)
+    finished = [run.kept for run in runs if run.finished]
+    print(f"\n{text(compare(finished)) if finished else 'No run is finished.'}")
     for name, reason in failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,16 +1,16 @@
 """Numbers and tables as text."""
 
-_NUMBERS = ("parameters", "accuracy", "loss", "epochs", "seeds")
+from afd_tf.training.statistics import mean_and_deviation
+
+_NUMBERS = ("parameters", "accuracy", "loss", "seeds")
 
 
 def percent(fractions):
     """Write fractions in percent: one value, or mean +- sample standard deviation."""
-    count = len(fractions)
-    mean = 100 * sum(fractions) / count
-    if count == 1:
-        return f"{mean:.2f}"
-    variance = sum((100 * fraction - mean) ** 2 for fraction in fractions) / (count - 1)
-    return f"{mean:.2f} +- {variance**0.5:.2f}"
+    mean, deviation = mean_and_deviation(fractions)
+    if deviation is None:
+        return f"{100 * mean:.2f}"
+    return f"{100 * mean:.2f} +- {100 * deviation:.2f}"
 
 
 def layout(rows):

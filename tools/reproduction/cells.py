@@ -29,6 +29,7 @@ _REDUCED = {
     (2, 1, False): "resnet8x2",
     (3, 3, False): "resnet8_resnet14_wrn10_2",
     (3, 1, False): "resnet8x3",
+    (1, 1, False): "resnet8",
     (1, 1, True): "resnet8_from_wrn10_2",
 }
 
@@ -145,6 +146,12 @@ def _cell(path, scale):
     if scale == "paper":
         return Cell(match[2], (file,), source=source)
     kind = (len(trained), len(set(trained)), source is not None)
+    if kind not in _REDUCED:
+        raise ValueError(
+            f"Invalid networks in {path}. Expected as many as a file in "
+            "gin/protocols/reduced/ has, named in tools/reproduction/cells.py. "
+            f"Received: {networks}."
+        )
     reduced = _REDUCED[kind]
     if source:
         # The frozen network is one of a pair that learned alone.
@@ -159,4 +166,6 @@ def _label(trained, source_network):
         return f"{'_'.join(trained)}_from_{source_network}"
     if len(trained) > 1 and len(set(trained)) == 1:
         return f"{trained[0]}x{len(trained)}"
-    return "_".join(trained)
+    # The networks of one family say so once: imagenet_resnet18_resnet34.
+    family = "imagenet_" if all(n.startswith("imagenet_") for n in trained) else ""
+    return family + "_".join(name.removeprefix(family) for name in trained)
