@@ -98,7 +98,7 @@ def paper_cells(table, scale="paper", names=None, folder=None):
     every = {}
     for path in sorted((folder or _folder()).glob(f"table{table}_*.gin")):
         # Of two cells that differ in their networks alone, one is left when reduced.
-        every.setdefault(_cell(path, scale).name, (path.stem, _cell(path, scale)))
+        every.setdefault(cell(path, scale).name, (path.stem, cell(path, scale)))
     chosen = [cell for stem, cell in every.values() if _is_chosen(stem, cell, names)]
     _check_all_found(names, every)
     sources = dict.fromkeys(cell.source for cell in chosen if cell.source)
@@ -129,9 +129,19 @@ def _check_all_found(names, every):
             )
 
 
-def _cell(path, scale):
+def cell(path, scale):
+    """Return the cell of a file.
+
+    Args:
+        path: path.
+        scale: as for `paper_cells`.
+
+    Raises:
+        ValueError: if it is not named after what it trains, or has no reduced scale.
+    """
     train = settings([path])
-    trained = [network.text.split("/")[0] for network in train["networks"]]
+    # Names, or references such as @resnet20/resnet.
+    trained = [getattr(n, "text", n).split("/")[0] for n in train["networks"]]
     source = train.get("source")
     networks = _label(trained, train.get("source_network"))
     match = _FILE.fullmatch(path.stem)

@@ -26,6 +26,9 @@ class Study:
 
     Raises:
         ValueError: if there is no design, or its tuning is not the same for all.
+
+    Attributes:
+        tuning: dict, what the design says of tuning.
     """
 
     def __init__(self, folder, output, epochs=None):
@@ -37,13 +40,13 @@ class Study:
                 f"with a design.json. Received: study={str(folder)!r}."
             )
         design = json.loads(path.read_text(encoding="utf-8"))
-        self._cells, self._tuning = design["cells"], design["tuning"]
+        self._cells, self.tuning = design["cells"], design["tuning"]
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         self._chosen_path = self.folder / "chosen.json"
         self._check()
 
     def _check(self):
-        budgets = {name: len(t["values"]) for name, t in self._tuning["cells"].items()}
+        budgets = {name: len(t["values"]) for name, t in self.tuning["cells"].items()}
         if len(set(budgets.values())) > 1 or max(budgets.values()) > _MOST_VALUES:
             raise ValueError(
                 f"Invalid tuning in {self.folder / 'design.json'}. Expected as many "
@@ -65,7 +68,7 @@ class Study:
 
     def tuning_runs(self):
         """List the runs that values are chosen by; evaluated on held-out images."""
-        held_out = f"train.validation = {self._tuning['validation']}"
+        held_out = f"train.validation = {self.tuning['validation']}"
         return [
             Run(
                 self._cell(
@@ -73,11 +76,11 @@ class Study:
                     f"tuning/{name}_{value:g}",
                     (held_out, *_statements(tuned, value)),
                 ),
-                self._tuning["seed"],
+                self.tuning["seed"],
                 self.output,
                 self.folder,
             )
-            for name, tuned in self._tuning["cells"].items()
+            for name, tuned in self.tuning["cells"].items()
             for value in tuned["values"]
         ]
 
@@ -99,7 +102,7 @@ class Study:
             earlier = json.loads(self._chosen_path.read_text(encoding="utf-8"))
         runs = iter(self.tuning_runs())
         chosen = {}
-        for name, tuned in self._tuning["cells"].items():
+        for name, tuned in self.tuning["cells"].items():
             own = {value: next(runs) for value in tuned["values"]}
             if name in earlier:
                 self._check_choice(name, earlier[name], tuned)
