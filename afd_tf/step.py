@@ -1,4 +1,4 @@
-"""The training step: E1, then E2, then E3 (paper.md's numbering, section 3)."""
+"""The training step: E1, then E2, then E3 (docs/equations.md)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from keras import ops
 
 from afd_tf import losses
 from afd_tf.backlog import bound_backlog
+from afd_tf.gradient_ratio import gradient_ratios
 from afd_tf.methods import Method
 from afd_tf.optimization import Phase
 from afd_tf.placebo import noise_like
@@ -104,6 +105,8 @@ class TrainStep:
             for name, total, extra in zip(self._heads(), totals, own, strict=True):
                 values[f"{name}_loss"] = (total + extra * count, count)
             logit_loss = objective(phases.logit, totals, own)
+        # Before an update, which may change it.
+        logit_scale = phases.logit.scale_loss(tf.constant(1.0))
         gradients = tape.gradient(logit_loss, phases.logit.variables)
         if phases.feature is None:
             phases.logit.apply(gradients)
@@ -130,7 +133,11 @@ class TrainStep:
                 return objective(phases.feature, totals)
 
             feature_gradients = self._feature_gradients(*passed, feature_loss)
-            found.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
+            found.update(
+                self._gradient_ratios(
+                    gradients, feature_gradients, logit_scale, ratio_due
+                )
+            )
             if self.placebo_seed is not None:
                 step = phases.logit.inner_optimizer._iterations.value
                 feature_gradients = noise_like(
@@ -273,44 +280,19 @@ class TrainStep:
         terms = [tf.cast(loss, tf.float32) for loss in model.losses]
         return tf.add_n(terms) if terms else tf.constant(0.0)
 
-    def _gradient_ratios(self, logit_gradients, feature_gradients, due):
-        """Norm of E3's over E1's gradient on each G_k, before weight decay."""
-        phases = self.phases
-        logit = _by_variable(phases.logit, logit_gradients)
-        feature = _by_variable(phases.feature, feature_gradients)
-        # Loss scaling, where there is any, is not part of the ratio.
-        scale = phases.logit.scale_loss(1.0) / phases.feature.scale_loss(1.0)
-
-        def ratio(tap):
-            ids = [id(v) for v in tap.extractor_variables]
-            if not ids:  # a frozen network
-                return tf.constant(0.0)
-            return tf.math.divide_no_nan(
-                tf.linalg.global_norm([feature[i] for i in ids]) * scale,
-                tf.linalg.global_norm([logit[i] for i in ids]),
-            )
-
-        taps = self.wiring.taps
-        ratios = tf.cond(
+    def _gradient_ratios(self, gradients, feature_gradients, logit_scale, due):
+        feature = self.phases.feature
+        ratios, counted = gradient_ratios(
+            self.wiring.taps,
+            (self.phases.logit.variables, gradients),
+            (feature.variables, feature_gradients),
+            logit_scale / feature.scale_loss(tf.constant(1.0)),
             due,
-            lambda: tf.stack([ratio(tap) for tap in taps]),
-            lambda: tf.zeros(len(taps)),
         )
-        # Loss scaling skips steps whose gradients overflow; so does the mean.
-        finite = tf.math.is_finite(ratios)
-        counted = tf.cast(finite & due, tf.float32)
-        ratios = tf.where(finite, ratios, 0.0)
         return {
             f"{name}_gradient_ratio": (ratios[k], counted[k])
             for k, name in enumerate(self.names)
         }
-
-
-def _by_variable(phase, gradients):
-    return {
-        id(v): None if g is None else tf.cast(g, tf.float32)
-        for v, g in zip(phase.variables, gradients, strict=True)
-    }
 
 
 def _count(condition):

@@ -36,6 +36,7 @@ FAMILIES = {
         "evaluation",
         "fitting",
         "frozen",
+        "gradient_ratio",
         "placebo",
         "pretraining",
         "step",

@@ -11,7 +11,7 @@ from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
 from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
 from afd_tf.data.sources import Request, open_source
-from afd_tf.data.splits import stratified
+from afd_tf.data.splits import first_of_each_class, stratified
 
 # A larger set than memory holds is measured on this many of its images.
 _STATISTICS_EXAMPLES = 10_000
@@ -24,6 +24,7 @@ def load(
     validation=0.0,
     seed=0,
     *,
+    per_class=None,
     image_size=None,
     channels=None,
     augmentation=True,
@@ -57,6 +58,9 @@ def load(
             hold out. If above 0 the second result is that part, and the test split is
             not read.
         seed: int >= 0, seed of order and augmentation.
+        per_class: int >= 1, train on the first so many images of each class, in the
+            set's own order, `validation` then taken of these; None for all. The test
+            split stays whole.
         image_size: int or (height, width) in pixels. Images are resized so that they
             cover it, and their centre is kept. Needed where sizes differ.
         channels: 1 or 3, default the set's own (3 for a folder).
@@ -129,14 +133,19 @@ def load(
             download=bool(download),
         )
     )
+    train = source.train
+    if per_class is not None:
+        _check_integer("per_class", per_class, 1)
+        rows = first_of_each_class(train.labels, per_class, source.class_names)
+        train = train.subset(rows)
     if validation:
         kept, held = stratified(
-            source.train.labels, validation, split_seed, names=source.class_names
+            train.labels, validation, split_seed, names=source.class_names
         )
-        train, test = source.train.subset(kept), source.train.subset(held)
+        train, test = train.subset(kept), train.subset(held)
         evaluated_split = "validation"
     else:
-        train, test = source.train, source.open_test()
+        test = source.open_test()
         evaluated_split = source.evaluated_split
     if len(train) < batch_size:
         raise _invalid(

@@ -40,6 +40,9 @@ class Tapped:
     def forward(self, x, training=False):
         """Compute the feature map and the logits in one forward pass.
 
+        In training with checkpointing, only the maps between segments are kept, and
+        the backward pass computes the others again.
+
         Args:
             x: float tensor of shape `(batch, height, width, channels)`.
             training: bool, whether dropout acts and batch statistics are used.

@@ -67,6 +67,7 @@ def train(
     precision="float32",
     strategy="auto",
     steps_per_execution=1,
+    evaluate_every=1,
     non_finite="stop",
     tensorboard=True,
     keep=3,
@@ -109,6 +110,8 @@ def train(
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         strategy: "auto", "single" or "mirrored".
         steps_per_execution: int, steps per call of the compiled function.
+        evaluate_every: int >= 1, epochs between two evaluations; there is one after
+            the last epoch in any case.
         non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
             an error, or "skip", undo it and go on, which costs a few percent of time.
         tensorboard: bool, whether to write `logs/`.
@@ -135,7 +138,12 @@ def train(
     """
     arguments = dict(locals())
     options = loop.Options(
-        keep, checkpoint_steps, checkpoint_minutes, non_finite, tensorboard
+        keep,
+        checkpoint_steps,
+        checkpoint_minutes,
+        non_finite,
+        tensorboard,
+        evaluate_every,
     )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)

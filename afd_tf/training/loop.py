@@ -27,6 +27,7 @@ class Options:
         checkpoint_minutes: float > 0, minutes between two of them, or None.
         non_finite: "stop" or "skip", what to do at a NaN or infinite loss.
         tensorboard: bool, whether to write TensorBoard's logs.
+        evaluate_every: int >= 1, epochs between two evaluations.
     """
 
     keep: int = 3
@@ -34,9 +35,11 @@ class Options:
     checkpoint_minutes: float | None = 10
     non_finite: str = "stop"
     tensorboard: bool = True
+    evaluate_every: int = 1
 
     def __post_init__(self):
         check_integer("keep", self.keep, 1)
+        check_integer("evaluate_every", self.evaluate_every, 1)
         if self.checkpoint_steps is not None:
             check_integer("checkpoint_steps", self.checkpoint_steps, 1)
         minutes = self.checkpoint_minutes
@@ -50,7 +53,9 @@ class Options:
 
 
 def fit(experiment, run, interruption, options):
-    """Train from the step that was saved last on; evaluate, record, save every epoch.
+    """Train from the step that was saved last on; record and save every epoch.
+
+    Every `options.evaluate_every` epochs, and after the last one, evaluate too.
 
     Args:
         experiment: Experiment.
@@ -78,6 +83,7 @@ def fit(experiment, run, interruption, options):
                 experiment.distiller.fit(
                     experiment.train,
                     validation_data=experiment.evaluation,
+                    validation_freq=_evaluated(epochs, options.evaluate_every),
                     epochs=epochs,
                     initial_epoch=start.epoch,
                     callbacks=_callbacks(
@@ -104,6 +110,11 @@ def _pretrain(experiment, interruption):
         f"{time.monotonic() - started:.0f} s: reconstruction error "
         f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
     )
+
+
+def _evaluated(epochs, every):
+    """List the epochs after which to evaluate, counted from 1: the last one always."""
+    return sorted({*range(every, epochs + 1, every), epochs})
 
 
 def _callbacks(experiment, run, interruption, options, state, saver, restored):
