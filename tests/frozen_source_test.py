@@ -197,6 +197,7 @@ def test_the_paraphraser_learns_beforehand_and_is_constant_afterwards():
     for b, a in zip(before[0], tiny.values(others), strict=True):
         np.testing.assert_array_equal(a, b)
     trained = tiny.values(paraphraser.variables)
+    assert not paraphraser.trainable_variables
     assert not any(
         np.array_equal(a, b) for a, b in zip(trained, before[1], strict=True)
     )

@@ -127,12 +127,15 @@ def test_a_regulariser_of_the_trunk_counts_once():
     x = keras.layers.Conv2D(3, 3, 2)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     network = keras.Model(inputs, keras.layers.Dense(tiny.CLASSES)(x))
-    model = tiny.distiller([network], "one")
+    model = tiny.distiller([network], "one", names=list("abc"))
     gated = model._wiring.branched.forward(images, training=True)[-1]
     kernel = np.array(network.layers[1].kernel)
     expected = np.mean(losses.cross_entropy(labels, gated)) + 2 * np.sum(kernel**2)
     logs = model.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(logs["ensemble_loss"], expected, rtol=1e-4)
+    for name in "abc":
+        own = logs[f"{name}_cross_entropy"] + logs[f"{name}_kl"]
+        np.testing.assert_allclose(logs[f"{name}_loss"], own, rtol=1e-5)
 
 
 def test_a_saved_model_goes_on_as_the_original(tmp_path):
