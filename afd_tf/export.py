@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from afd_tf.files import read_json
 from afd_tf.formats import FORMATS, Format
 from afd_tf.naming import lookup
 
@@ -150,10 +151,13 @@ def read_preprocessing(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Returns:
         The mapping, or None if the export has none.
+
+    Raises:
+        ValueError: If it is damaged.
     """
     path = Path(path)
     file = preprocessing_file(path, folder=path.is_dir())
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_json(file, {}, "description of the export") if file.exists() else None
 
 
 def _format(name: str) -> Format:

@@ -8,18 +8,32 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from afd_tf.files import read_json
 from afd_tf.training import settings_text
 from afd_tf.training.run_directory import write_json
 
 _NO_SETTINGS = ("workdir", "dry_run", "provenance")
-_IDENTITY = (
-    "num_classes",
-    "class_names",
-    "image_shape",
-    "train_examples",
-    "mean",
-    "std",
-)
+_IDENTITY = {
+    "num_classes": int,
+    "class_names": [str],
+    "image_shape": [int],
+    "train_examples": int,
+    "mean": [float],
+    "std": [float],
+}
+_DATASET = {
+    **_IDENTITY,
+    "name": str,
+    "source": str,
+    "test_examples": int,
+    "evaluated_split": str,
+    "batch_size": int,
+    "steps_per_epoch": int,
+    "augmentation": (dict, type(None)),
+    "seed": int,
+    "split_seed": int,
+    "in_memory": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +105,19 @@ def read_dataset(run):
     """Return the dict that `record_dataset` wrote.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is damaged.
     """
     if not run.dataset.is_file():
         raise ValueError(
             "Invalid value for argument `workdir`. Expected a run that has begun. "
             f"Received: workdir={str(run.path)!r}, without {run.dataset.name}."
         )
-    return json.loads(run.dataset.read_text(encoding="utf-8"))
+    record = read_json(run.dataset, _DATASET, "description of the data")
+    shape = record["image_shape"]
+    if len(shape) != 3 or record["num_classes"] != len(record["class_names"]):
+        raise ValueError(
+            f"Damaged description of the data {str(run.dataset)!r}: image_shape is "
+            f"{shape}, num_classes {record['num_classes']} with "
+            f"{len(record['class_names'])} names."
+        )
+    return {key: record[key] for key in _DATASET}

@@ -18,7 +18,20 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from afd_tf.files import read_json, read_text
 from afd_tf.training import lock, settings_text
+
+_ACCURACY = {"accuracy": float}
+# What is used of `results.json`.
+_RESULTS = {
+    "method": str,
+    "dataset": str,
+    "seed": int,
+    "epoch": int,
+    "networks": {str: {"accuracy": float, "loss": float, "parameters": int}},
+    "mean": _ACCURACY,
+    "ensemble": _ACCURACY,
+}
 
 # Where a run computes, where its data lies and how often it is saved may change
 # between two starts.
@@ -81,7 +94,7 @@ class RunDirectory:
                 )
         else:
             differences = settings_text.differences(
-                self.config.read_text(encoding="utf-8"), config, ignore=LOCATION
+                self.read_config(), config, ignore=LOCATION
             )
             if differences:
                 raise self._error(
@@ -194,11 +207,21 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
+    def read_config(self):
+        """Return the run's configuration as text.
+
+        Raises:
+            ValueError: if there is none, or it is damaged.
+        """
+        return read_text(self.config, "configuration")
+
     def read_results(self):
-        """Return the finished run's results, or None."""
-        if not self.results.is_file():
-            return None
-        return json.loads(self.results.read_text(encoding="utf-8"))
+        """Return the finished run's results.
+
+        Raises:
+            ValueError: if there are none, or they are damaged.
+        """
+        return read_json(self.results, _RESULTS, "results")
 
 
 def write_text(path, text):

@@ -1,9 +1,9 @@
 """Results as tables: of one run, or of many with their deviation over seeds."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from afd_tf.files import read_text
 from afd_tf.training import settings_text
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 
@@ -44,16 +44,21 @@ def compare(paths):
         distinct.setdefault(path.expanduser().resolve(), path)
     for path in distinct.values():
         run = RunDirectory(path)
-        if not run.config.is_file():
-            remarks.append(f"{path}: not a run, it has no config.gin.")
-        elif not run.results.is_file():
-            epochs = _epochs_done(run)
-            remarks.append(f"{path}: not finished, {epochs} epochs done.")
-        else:
-            runs.append(Run(path, json.loads(run.results.read_text()), _key(run)))
+        try:
+            if not run.config.is_file():
+                remarks.append(f"{path}: not a run, it has no config.gin.")
+            elif not run.results.is_file():
+                epochs = _epochs_done(run)
+                remarks.append(f"{path}: not finished, {epochs} epochs done.")
+            else:
+                runs.append(Run(path, run.read_results(), _key(run)))
+        except ValueError as error:
+            remarks.append(f"{path}: {error}")
     groups = {}
     for run in runs:
-        groups.setdefault(run.key, []).append(run)
+        # Networks have to be the same where a file was changed by hand, too.
+        key = (run.key, tuple(run.results["networks"]))
+        groups.setdefault(key, []).append(run)
     rows = [row for group in groups.values() for row in _rows(group, remarks)]
     if len({len(group) for group in groups.values()}) > 1:
         remarks.append("The numbers of seeds differ between configurations.")
@@ -66,11 +71,11 @@ def compare(paths):
 def _epochs_done(run):
     if not run.metrics.is_file():
         return 0
-    return len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
+    return len(read_text(run.metrics, "metrics").splitlines()) - 1
 
 
 def _key(run):
-    statements = settings_text.statements(run.config.read_text(encoding="utf-8"))
+    statements = settings_text.statements(run.read_config())
     ignored = ("train.seed", *LOCATION)
     return tuple(sorted((k, v) for k, v in statements.items() if k not in ignored))
 
@@ -82,7 +87,7 @@ def _rows(group, remarks):
         remarks.append(f"{label}: a seed occurs twice, {sorted(seeds)}.")
     first = group[0].results
     dataset = first["dataset"]
-    if float(dict(group[0].key).get("train.validation", 0)):
+    if dict(group[0].key).get("train.validation", "0").strip("0."):
         dataset += " (validation)"
     head = [label, dataset, first["method"], str(first["epoch"]), str(len(seeds))]
     for name, values in first["networks"].items():
@@ -108,8 +113,14 @@ def percent(fractions):
     return f"{mean:.2f} +- {variance**0.5:.2f}"
 
 
+def printable(text):
+    """Write what would move the cursor or colour the terminal as an escape sequence."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def layout(rows):
     """Align rows of str under their headings, the first row; numbers to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row):
