@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from afd_tf.files import read_json
+from afd_tf.files import made_folder, read_json
 from afd_tf.formats import FORMATS, Format
 from afd_tf.naming import lookup
 
@@ -228,16 +228,11 @@ def _check_target(path: Path, kind: Format) -> Path:
 @contextlib.contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
     """Give a folder beside `path`; afterwards remove it, and what a failure left."""
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-            yield Path(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put something there
-            for folder in missing:
-                folder.rmdir()
-        raise
+    with (
+        made_folder(path.parent),
+        tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder,
+    ):
+        yield Path(folder)
 
 
 def _described(preprocessing: Any, network: str) -> str | None:

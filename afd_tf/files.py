@@ -1,5 +1,6 @@
-"""Read small files that may be damaged, or come from a stranger."""
+"""Read small files that may be damaged, or come from a stranger; leave none behind."""
 
+import contextlib
 import json
 import stat
 from pathlib import Path
@@ -7,6 +8,25 @@ from pathlib import Path
 # No file that people or this package write for people is larger.
 _MAX_BYTES = 2**24
 _MAX_NUMBER = 2**63
+
+
+@contextlib.contextmanager
+def made_folder(path):
+    """Make a folder and those above it; after a failure remove those that were made.
+
+    Args:
+        path: str or path.
+    """
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def read_text(path, what="file"):

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from afd_tf.data import pipelines
+from afd_tf.data import errors, pipelines
 from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
 from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
@@ -153,7 +153,7 @@ def load(
     settings = _augmentation(
         train.image_shape, augmentation, padding, pad_mode, flip, source.flip
     )
-    mean, std = _statistics(train, mean, std)
+    mean, std = _statistics(train, mean, std, source.name)
     info = DataInfo(
         name=source.name,
         source=source.description,
@@ -193,14 +193,15 @@ def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
     return Augmentation(padding, pad_mode, default_flip if flip is None else bool(flip))
 
 
-def _statistics(train, mean, std):
+def _statistics(train, mean, std, name):
     channels = train.image_shape[-1]
     if mean is not None:
         mean = _per_channel("mean", mean, channels)
     if std is not None:
         std = _per_channel("std", std, channels)
     if mean is None or std is None:
-        computed = channel_statistics(_images_to_measure(train))
+        with errors.readable(f"an image of {name!r}"):
+            computed = channel_statistics(_images_to_measure(train))
         mean, std = mean or computed[0], std or computed[1]
     if min(std) <= 0:
         raise _invalid("std", "positive numbers", std)

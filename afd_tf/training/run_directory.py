@@ -99,7 +99,7 @@ class RunDirectory:
             if differences:
                 raise self._error(
                     "a directory of its own for each configuration",
-                    f"has another configuration: {'; '.join(differences)}",
+                    f"has another configuration: {_first(differences)}",
                 )
         self._check_writable()
 
@@ -222,6 +222,12 @@ class RunDirectory:
             ValueError: if there are none, or they are damaged.
         """
         return read_json(self.results, _RESULTS, "results")
+
+
+def _first(differences, count=8):
+    shown = [text if len(text) <= 200 else f"{text[:200]}..." for text in differences]
+    more = f"; and {len(shown) - count} more" if len(shown) > count else ""
+    return "; ".join(shown[:count]) + more
 
 
 def write_text(path, text):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from afd_tf.files import read_text
+from afd_tf.naming import printable
 from afd_tf.training import settings_text
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 
@@ -111,11 +112,6 @@ def percent(fractions):
         return f"{mean:.2f}"
     variance = sum((100 * fraction - mean) ** 2 for fraction in fractions) / (count - 1)
     return f"{mean:.2f} +- {variance**0.5:.2f}"
-
-
-def printable(text):
-    """Write what would move the cursor or colour the terminal as an escape sequence."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def layout(rows):
