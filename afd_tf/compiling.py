@@ -117,7 +117,9 @@ def compile_parts(model, arguments):
         ValueError: if arguments contradict each other or a variable's owner is unclear.
     """
     _check_optimizers(arguments)
-    for name in ("feature_every", "gradient_ratio_every"):
+    counts = ["feature_every", "gradient_ratio_every"]
+    counts += ["total_steps"] * (arguments["total_steps"] is not None)
+    for name in counts:
         every = arguments[name]
         if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
             raise ValueError(
@@ -260,7 +262,8 @@ def classification_loss(loss, label_smoothing):
         ValueError: if the loss takes probabilities, or smoothing is asked for twice.
         TypeError: if it is not a loss.
     """
-    if not 0.0 <= label_smoothing < 1.0:
+    number = isinstance(label_smoothing, int | float)
+    if not number or not 0.0 <= label_smoothing < 1.0:
         raise ValueError(
             "Invalid value for argument `label_smoothing`. Expected a float in [0, 1). "
             f"Received: label_smoothing={label_smoothing!r}."

@@ -225,24 +225,20 @@ def test_a_damaged_export_is_named(exports, tmp_path, capsys, name):
     assert f"Received: model='{tmp_path / name}'" in line
 
 
-def test_code_in_a_keras_file_is_not_run(exports, tmp_path, capsys):
+def test_code_in_a_keras_file_is_not_run(exports, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     ran = tmp_path / "ran"
     images = keras.Input((16, 16, 1))
-
-    def harm(x, path=str(ran)):
-        import pathlib
-
-        pathlib.Path(path).touch()
-        return x
-
-    outputs = keras.layers.Lambda(harm, output_shape=(16, 16, 1))(images)
-    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(outputs))
+    harm = keras.layers.Lambda(
+        lambda x: (__import__("os").mkdir("ran"), x)[1], output_shape=(16, 16, 1)
+    )
+    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(harm(images)))
     keras.Model(images, outputs).save(tmp_path / "a.keras")
     # So it would, if Keras were told to trust it.
     trusted = keras.models.load_model(tmp_path / "a.keras", safe_mode=False)
     trusted(keras.ops.zeros((1, 16, 16, 1)))
     assert ran.exists()
-    ran.unlink()
+    ran.rmdir()
     shutil.copy(exports / "a.preprocessing.json", tmp_path)
     keras.config.enable_unsafe_deserialization()  # until `clean_state` of the next test
     line = complaint(evaluate, [f"--model={tmp_path / 'a.keras'}"], capsys)

@@ -113,8 +113,17 @@ def load(
     _check_integer("memory_limit", memory_limit, 0)
     _check_fraction("validation", validation, zero=True)
     _check_fraction("test_fraction", test_fraction)
-    if channels not in (None, 1, 3):
-        raise _invalid("channels", "None, 1 or 3", channels)
+    if channels is not None:
+        _check_integer("channels", channels, 1, 4)
+        if channels == 2:
+            raise _invalid("channels", "None, 1 or 3", channels)
+    for argument, value in (("augmentation", augmentation), ("download", download)):
+        if not isinstance(value, bool | np.bool_):
+            raise _invalid(argument, "True or False", value)
+    if not isinstance(flip, bool | np.bool_ | None):
+        raise _invalid("flip", "None, True or False", flip)
+    if not isinstance(test_split, str | None):
+        raise _invalid("test_split", "None or the name of a split", test_split)
     source = open_source(
         Request(
             name=name,
@@ -180,7 +189,7 @@ def load(
 
 
 def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
-    if pad_mode not in PAD_MODES:
+    if not isinstance(pad_mode, str) or pad_mode not in PAD_MODES:
         raise _invalid("pad_mode", f"one of {PAD_MODES}", pad_mode)
     side = min(shape[:2])
     if padding is None:

@@ -69,10 +69,12 @@ def _one_byte_as_ints():
 @functools.cache
 def _by_place():
     """Return what a byte adds to its block's checksum, uint32 (place, byte)."""
-    rows = [_one_byte()]
-    for _ in range(_BLOCK - 1):
-        rows.append(_one_byte()[rows[-1] & 0xFF] ^ (rows[-1] >> 8))
-    return np.stack(rows[::-1])
+    table = np.empty((_BLOCK, 256), np.uint32)
+    table[-1] = _one_byte()
+    for place in range(_BLOCK - 2, -1, -1):
+        after = table[place + 1]
+        table[place] = _one_byte()[after & 0xFF] ^ (after >> 8)
+    return table
 
 
 @functools.cache
