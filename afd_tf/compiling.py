@@ -117,9 +117,8 @@ def compile_parts(model, arguments):
         ValueError: if arguments contradict each other or a variable's owner is unclear.
     """
     _check_optimizers(arguments)
-    counts = ["feature_every", "gradient_ratio_every"]
-    counts += ["total_steps"] * (arguments["total_steps"] is not None)
-    for name in counts:
+    counts = ["feature_every", "gradient_ratio_every", "total_steps"]
+    for name in counts[: 2 + (arguments["total_steps"] is not None)]:
         every = arguments[name]
         if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
             raise ValueError(

@@ -240,7 +240,6 @@ def test_code_in_a_keras_file_is_not_run(exports, tmp_path, capsys, monkeypatch)
     assert ran.exists()
     ran.rmdir()
     shutil.copy(exports / "a.preprocessing.json", tmp_path)
-    keras.config.enable_unsafe_deserialization()  # until `clean_state` of the next test
     line = complaint(evaluate, [f"--model={tmp_path / 'a.keras'}"], capsys)
     assert "without code of its own" in line
     assert not ran.exists()
