@@ -112,7 +112,8 @@ def compile_parts(model, arguments):
         ValueError: if arguments contradict each other or a variable's owner is unclear.
     """
     _check_optimizers(arguments)
-    for name in ("feature_every", "gradient_ratio_every"):
+    counts = ["feature_every", "gradient_ratio_every", "total_steps"]
+    for name in counts[: 2 + (arguments["total_steps"] is not None)]:
         every = arguments[name]
         if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
             raise ValueError(

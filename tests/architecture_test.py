@@ -25,7 +25,7 @@ LAYERS = [
 ]
 # Parts that are more than one file or folder.
 FAMILIES = {
-    "config": {"config", "configurables"},
+    "config": {"config", "configurables", "statements"},
     "distiller": {
         "backlog",
         "building",
@@ -44,7 +44,7 @@ FAMILIES = {
         "wiring",
     },
     "export": {"export", "formats"},
-    "naming": {"naming", "_version"},
+    "naming": {"files", "naming", "_version"},
     "optimization": {"kernels", "optimization"},
 }
 RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}

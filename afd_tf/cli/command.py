@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from absl import flags
 
+from afd_tf.naming import printable
+
 _START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -138,7 +140,7 @@ def import_tensorflow():
                     print(line, file=sys.stderr)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl)\b")
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl|PIL)\b")
 
 
 def _forget_configuration():
@@ -150,7 +152,7 @@ def _forget_configuration():
 def _fail(command, message):
     # gin appends where it was called from, on further lines.
     message = " ".join(message.split("\n  In call to configurable")[0].split())
-    print(f"{command.name}: {message}", file=sys.stderr)
+    print(f"{command.name}: {printable(message)}", file=sys.stderr)
     return 2
 
 

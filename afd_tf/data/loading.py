@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from afd_tf.data import pipelines
+from afd_tf.data import errors, pipelines
 from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
 from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
@@ -117,8 +117,17 @@ def load(
     _check_integer("memory_limit", memory_limit, 0)
     _check_fraction("validation", validation, zero=True)
     _check_fraction("test_fraction", test_fraction)
-    if channels not in (None, 1, 3):
-        raise _invalid("channels", "None, 1 or 3", channels)
+    if channels is not None:
+        _check_integer("channels", channels, 1, 4)
+        if channels == 2:
+            raise _invalid("channels", "None, 1 or 3", channels)
+    for argument, value in (("augmentation", augmentation), ("download", download)):
+        if not isinstance(value, bool | np.bool_):
+            raise _invalid(argument, "True or False", value)
+    if not isinstance(flip, bool | np.bool_ | None):
+        raise _invalid("flip", "None, True or False", flip)
+    if not isinstance(test_split, str | None):
+        raise _invalid("test_split", "None or the name of a split", test_split)
     source = open_source(
         Request(
             name=name,
@@ -162,7 +171,7 @@ def load(
     settings = _augmentation(
         train.image_shape, augmentation, padding, pad_mode, flip, source.flip
     )
-    mean, std = _statistics(train, mean, std)
+    mean, std = _statistics(train, mean, std, source.name)
     info = DataInfo(
         name=source.name,
         source=source.description,
@@ -189,7 +198,7 @@ def load(
 
 
 def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
-    if pad_mode not in PAD_MODES:
+    if not isinstance(pad_mode, str) or pad_mode not in PAD_MODES:
         raise _invalid("pad_mode", f"one of {PAD_MODES}", pad_mode)
     side = min(shape[:2])
     if padding is None:
@@ -202,14 +211,15 @@ def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
     return Augmentation(padding, pad_mode, default_flip if flip is None else bool(flip))
 
 
-def _statistics(train, mean, std):
+def _statistics(train, mean, std, name):
     channels = train.image_shape[-1]
     if mean is not None:
         mean = _per_channel("mean", mean, channels)
     if std is not None:
         std = _per_channel("std", std, channels)
     if mean is None or std is None:
-        computed = channel_statistics(_images_to_measure(train))
+        with errors.readable(f"an image of {name!r}"):
+            computed = channel_statistics(_images_to_measure(train))
         mean, std = mean or computed[0], std or computed[1]
     if min(std) <= 0:
         raise _invalid("std", "positive numbers", std)

@@ -237,6 +237,21 @@ def build(
             )
     if not isinstance(networks, list | tuple):
         raise _no_networks(networks)
+    for name, value in (
+        ("load_data", load_data),
+        ("distiller", distiller),
+        ("compile", compile),
+    ):
+        if not callable(value):
+            raise TypeError(
+                f"Invalid value for argument `{name}`. Expected a callable, in a file "
+                f"@name without parentheses. Received: {name}={value!r}."
+            )
+    if not isinstance(method_options, dict | None):
+        raise TypeError(
+            "Invalid value for argument `method_options`. Expected a dict of options, "
+            f"or None. Received: method_options={method_options!r}."
+        )
     method = methods.get(method, **(method_options or {}))
     with errors.readable():
         train_data, evaluation, info = load_data(

@@ -138,7 +138,7 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
     watch = StopOnNonFinite(saver)
     callbacks += [watch, *recorded]
     if options.tensorboard:
-        config = run.config.read_text(encoding="utf-8")
+        config = run.read_config()
         done = start.epoch * steps + start.step
         callbacks.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
     # After those whose files a checkpoint must not be ahead of.

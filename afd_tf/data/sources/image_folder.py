@@ -1,5 +1,6 @@
 """An image folder: a folder per class, with or without train/ and test/ above them."""
 
+import contextlib
 import logging
 import os
 
@@ -108,8 +109,10 @@ def _is_split(root, name):
     _check_link(root, path)
     if not os.path.isdir(path):
         return False
-    with os.scandir(path) as entries:
-        return any(e.is_dir() and not e.name.startswith(".") for e in entries)
+    with _scanned(path) as entries:
+        return any(
+            os.path.isdir(e.path) and not e.name.startswith(".") for e in entries
+        )
 
 
 def _evaluated(root, wanted):
@@ -134,9 +137,21 @@ def _invalid_split(wanted, root):
     )
 
 
+@contextlib.contextmanager
+def _scanned(folder):
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise ValueError(
+            f"Invalid image folder {folder!r}. Expected a folder that can be read. "
+            f"Received: {error.strerror}"
+        ) from error
+
+
 def _entries(root, folder, notes):
     """List a folder in a fixed order, without what is hidden, links checked."""
-    with os.scandir(folder) as found:
+    with _scanned(folder) as found:
         ordered = sorted(found, key=lambda entry: entry.name)
     entries = []
     for entry in ordered:
@@ -149,9 +164,15 @@ def _entries(root, folder, notes):
 
 
 def _check_link(root, path):
-    """Refuse a link that leads out of `root`."""
+    """Refuse a link that leads out of `root`, or to nothing, or to itself."""
     if os.path.islink(path):
         target = os.path.realpath(path)
+        if not os.path.exists(path):
+            raise ValueError(
+                f"Invalid link {path!r} in an image folder. Expected links to files "
+                f"and folders that exist. Received: a link to {os.readlink(path)!r}. "
+                "Remove it, or put back what it led to."
+            )
         if os.path.commonpath([root, target]) != root:
             raise ValueError(
                 f"Invalid link {path!r} in an image folder. Expected links that stay "
@@ -163,7 +184,7 @@ def _check_link(root, path):
 def _classes(root, base, notes):
     names = []
     for entry in _entries(root, base, notes):
-        if entry.is_dir():
+        if os.path.isdir(entry.path):
             try:
                 entry.name.encode("utf-8")
             except UnicodeEncodeError:
@@ -188,12 +209,12 @@ def _files(root, base, names, notes, classes=None):
     for name in names:
         before = len(paths)
         for entry in _entries(root, os.path.join(base, name), notes):
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 raise ValueError(
                     "Invalid image folder. Expected images directly inside "
                     f"{os.path.join(base, name)!r}. Received: the folder {entry.name!r}"
                 )
-            if entry.is_file() and entry.name.lower().endswith(_EXTENSIONS):
+            if os.path.isfile(entry.path) and entry.name.lower().endswith(_EXTENSIONS):
                 paths.append(entry.path)
             else:
                 notes.append(entry.path)

@@ -3,7 +3,10 @@
 import numpy as np
 
 # Enough for any photograph; a small file can claim far more and fill the memory.
-_MAX_PIXELS = 2**26
+MAX_PIXELS = 2**26
+# What is decoded, whatever a file is called. Others have decoders that start programs
+# (EPS), or that hardly anybody has tested on files made to break them.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 
 
 def read_size(path):
@@ -24,7 +27,9 @@ def read_image(path, size, channels):
         uint8 array (height, width, channels).
 
     Raises:
-        ValueError: naming the file, if it is corrupt, truncated or absurdly large.
+        ValueError: naming the file, if it is corrupt, truncated, not of a kind that is
+            read, or of more than 2**26 pixels, as its header says before any is
+            decoded. Of an animation the first image counts.
     """
 
     def decode(image):
@@ -44,17 +49,21 @@ def _reading(path, use):
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             pixels = image.width * image.height
-            if pixels <= _MAX_PIXELS:
+            if pixels <= MAX_PIXELS:
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels = "far too many"
+    except Image.UnidentifiedImageError:
+        raise ValueError(
+            f"Corrupt image {path!r}: it is none of {', '.join(_FORMATS)}. Replace it."
+        ) from None
     # Pillow's decoders raise many kinds of error for damaged files.
     except Exception as error:
         raise ValueError(f"Corrupt image {path!r}: {error}. Replace it.") from error
     raise ValueError(
-        f"Invalid image {path!r}. Expected at most {_MAX_PIXELS} pixels. Received: "
+        f"Invalid image {path!r}. Expected at most {MAX_PIXELS} pixels. Received: "
         f"{pixels}. Shrink or remove it."
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import SOURCES, Request, Source
-from afd_tf.data.sources.prepared import data_root, find_prepared
+from afd_tf.data.sources.prepared import data_root, find_prepared, open_prepared
 from afd_tf.data.sources.tfds_reading import Reading
 from afd_tf.data.splits import stratified
 from afd_tf.naming import nearest
@@ -88,10 +88,10 @@ def _builder(request):
     root = data_root(request.data_dir)
     name, config, version = parsed.groups()
     found = find_prepared(root, name, config, version)
+    if found is not None:
+        return open_prepared(found)
     import tensorflow_datasets as tfds
 
-    if found is not None:
-        return tfds.builder_from_directory(found)
     if name not in tfds.list_builders():
         raise _unknown(request.name)
     if not request.download:
@@ -147,8 +147,11 @@ def _supervised_keys(builder, name):
         keys is None
         or len(keys) != 2
         or not all(isinstance(key, str) for key in keys)
+        or not isinstance(features, tfds.features.FeaturesDict)
+        or not features.keys() >= set(keys)
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+        or not features[keys[1]].num_classes
         or features[keys[0]].np_dtype != np.uint8
     ):
         raise ValueError(

@@ -1,12 +1,13 @@
 """Read one split of a prepared tensorflow-datasets set: in order, or by index."""
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from afd_tf.data import cache
+from afd_tf.data import cache, errors
 from afd_tf.data.examples import OnDemand, check_labels
 from afd_tf.data.holding import Split
 from afd_tf.data.pipelines import as_written, decoded
@@ -41,7 +42,7 @@ class Reading:
         """Return the `Split`, of which nothing is read yet."""
         return Split(
             where=self.where,
-            count=self.builder.info.splits[self.name].num_examples,
+            count=self._split.num_examples,
             image_shape=self.shape,
             num_classes=self._features[self.label_key].num_classes,
             decode=self.decode,
@@ -62,7 +63,7 @@ class Reading:
             "source": str(folder),
             "set": info.full_name,
             "split": self.name,
-            "files": cache.fingerprint(info.splits[self.name].filepaths, folder),
+            "files": cache.fingerprint(self._split.filepaths, folder),
             "shape": self.shape,
             "decoder": f"tensorflow {tf.__version__}",
         }
@@ -70,22 +71,49 @@ class Reading:
     def decode(self):
         """Yield (images, labels) in order, see `Split`."""
         dataset = self._in_order().prefetch(2)
+        done = 0
         try:
-            yield from dataset.as_numpy_iterator()
+            for images, labels in dataset.as_numpy_iterator():
+                done += len(labels)
+                if done > self._split.num_examples:
+                    self._check_counts()
+                yield images, labels
         except tf.errors.OpError as error:
-            first_line = str(error.message).split("\n")[0]
-            raise ValueError(
-                f"Damaged data set: {self.where} cannot be read ({first_line}). "
-                "Prepare it again."
-            ) from error
+            raise ValueError(self._damaged(error, done)) from error
+        if done < self._split.num_examples:
+            self._check_counts()
+
+    def _check_counts(self):
+        if self._is_tfrecord:
+            self._records()  # which names the file
+
+    def _damaged(self, error, done):
+        """Say which file it is that cannot be read, `done` examples being whole."""
+        paths = [os.fspath(path) for path in self._split.filepaths]
+        if self._is_tfrecord:
+            decode = tf.function(
+                as_written(self._decode_records),
+                input_signature=[tf.TensorSpec((None,), tf.string)],
+            )
+            before = np.searchsorted(
+                np.cumsum(self._split.shard_lengths), done, "right"
+            )
+            for path in paths[before:]:
+                try:
+                    for records in tf.data.TFRecordDataset(path).batch(_TOGETHER):
+                        decode(records)
+                except tf.errors.OpError as its_own:
+                    return errors.damaged(repr(path), its_own)
+        where = f"{self.where} in {os.path.dirname(paths[0])!r}"
+        return errors.reading_error(error) or errors.damaged(where, error)
 
     def _in_order(self):
         """Return a data set of batches, files one after the other."""
         import tensorflow_datasets as tfds
 
         info = self.builder.info
-        if info.file_format == tfds.core.FileFormat.TFRECORD:
-            records = tf.data.TFRecordDataset(info.splits[self.name].filepaths)
+        if self._is_tfrecord:
+            records = tf.data.TFRecordDataset(self._split.filepaths)
             decode = as_written(self._decode_records)
             return records.batch(_TOGETHER).map(decode, AUTOTUNE)
         if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
@@ -146,7 +174,8 @@ class Reading:
 
         def read_labels():
             labels = tf.data.Dataset.range(count).map(read_label, AUTOTUNE)
-            labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
+            with errors.readable(self.where):
+                labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
             return check_labels(labels, num_classes, self.where)
 
         return OnDemand(count, self.shape, fetch, read_labels)
@@ -156,8 +185,9 @@ class Reading:
         import tensorflow_datasets as tfds
 
         info = self.builder.info
-        if info.file_format == tfds.core.FileFormat.TFRECORD:
-            records = Records(info.splits[self.name].filepaths)
+        if self._is_tfrecord:
+            records = Records(self._split.filepaths)
+            records.check_counts(self._split.shard_lengths)
             return len(records), records.read
         if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
             source = self.builder.as_data_source(
@@ -174,6 +204,16 @@ class Reading:
     def _fit(self, image):
         *size, channels = self.shape
         return fit_tensor(image, tuple(size), channels)
+
+    @property
+    def _split(self):
+        return self.builder.info.splits[self.name]
+
+    @property
+    def _is_tfrecord(self):
+        import tensorflow_datasets as tfds
+
+        return self.builder.info.file_format == tfds.core.FileFormat.TFRECORD
 
     @property
     def _features(self):
