@@ -75,7 +75,7 @@ class Group:
         networks: dict of network to what `results.json` has of it.
     """
 
-    def __init__(self, runs):
+    def __init__(self, runs: list[Run]):
         self.runs = sorted(runs, key=lambda run: run.results["seed"])
         self.label = _label([run.path for run in runs])
         self.protocol = protocol(runs[0].settings)
