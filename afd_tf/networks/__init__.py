@@ -4,6 +4,7 @@ A new network is one file with a function that returns a keras.Model giving logi
 and one `register` call in `registry.py`.
 """
 
+from afd_tf.networks.branches import Branched, branched
 from afd_tf.networks.discriminator import discriminator
 from afd_tf.networks.normalization import with_stock_normalization
 from afd_tf.networks.registry import build, names, patterns, register
@@ -18,8 +19,10 @@ from afd_tf.networks.transfer import (
 from afd_tf.networks.wide_resnet import wide_resnet
 
 __all__ = [
+    "Branched",
     "Tapped",
     "alignment_transfer",
+    "branched",
     "build",
     "discriminator",
     "match_spatial",

@@ -1,6 +1,7 @@
 """From wherever a run stands to its last epoch."""
 
 import dataclasses
+import time
 
 from afd_tf.naming import lookup
 from afd_tf.training import errors
@@ -9,7 +10,7 @@ from afd_tf.training.checks import check_integer
 from afd_tf.training.metrics_file import MetricsFile
 from afd_tf.training.nonfinite import SkipNonFinite, StopOnNonFinite
 from afd_tf.training.progress import Progress
-from afd_tf.training.saving import Resume, Save, Saver
+from afd_tf.training.saving import Resume, Save, Saver, StopIfAsked
 from afd_tf.training.state import METRICS, State
 from afd_tf.training.tensorboard import TensorBoard
 
@@ -77,6 +78,7 @@ def fit(experiment, run, interruption, options):
             epochs = experiment.epochs
             if restored:
                 print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
+            _pretrain(experiment, interruption)
             if start < Position(epochs):
                 experiment.distiller.fit(
                     experiment.train,
@@ -92,6 +94,22 @@ def fit(experiment, run, interruption, options):
                 )
     finally:
         saver.close()
+
+
+def _pretrain(experiment, interruption):
+    """Train what the method needs beforehand; a checkpoint has it done already."""
+    if not experiment.distiller.needs_pretraining:
+        return
+    started = time.monotonic()
+    history = experiment.distiller.pretrain(
+        experiment.train, callbacks=[StopIfAsked(interruption)], verbose=0
+    )
+    errors_of_epochs = history.history["loss"]
+    print(
+        f"Trained beforehand, {len(errors_of_epochs)} epochs in "
+        f"{time.monotonic() - started:.0f} s: reconstruction error "
+        f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
+    )
 
 
 def _evaluated(epochs, every):

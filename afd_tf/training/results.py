@@ -14,7 +14,9 @@ from afd_tf._version import __version__
 SCHEMA = 1
 
 
-def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, command):
+def make_results(
+    metrics, distiller, *, method, dataset, seed, epoch, step, command, source=None
+):
     """Put together the content of `results.json`.
 
     Args:
@@ -26,6 +28,7 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         epoch: int, epochs done.
         step: int, steps done.
         command: str, what to type to get this again.
+        source: `Source` that the networks learnt from, or None.
 
     Returns:
         dict; accuracies are fractions, losses nats per example.
@@ -50,6 +53,7 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         "networks": networks,
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
+        **({"source": source.record} if source else {}),
         "weights_sha256": weights_digest(distiller.networks),
         "command": command,
         "commit": commit(),
