@@ -167,6 +167,9 @@ def describe(group):
     parts.append(f"{results['epoch']} epochs")
     if batch := settings.get("train.batch_size"):
         parts.append(f"batches of {batch}")
+    precision = settings.get("train.precision", "float32").strip("'\"")
+    if precision != "float32":
+        parts.append(precision)
     held_out = float(settings.get("train.validation", 0))
     if held_out:
         parts.append(f"{100 * held_out:g}% of the training images held out")
