@@ -82,8 +82,8 @@ setup(
         "litert": LITERT,
         "onnx": ONNX,
         "plot": PLOT,
-        "test": [*TEST, *LITERT, *ONNX],
-        "dev": [*TEST, *LITERT, *ONNX, "pre-commit>=4.0,<5"],
+        "test": [*TEST, *LITERT, *ONNX, *PLOT],
+        "dev": [*TEST, *LITERT, *ONNX, *PLOT, "pre-commit>=4.0,<5"],
     },
     entry_points={
         "console_scripts": [

@@ -75,7 +75,7 @@ class Group:
         networks: dict of network to what `results.json` has of it.
     """
 
-    def __init__(self, runs):
+    def __init__(self, runs: list[Run]):
         self.runs = sorted(runs, key=lambda run: run.results["seed"])
         self.label = _label([run.path for run in runs])
         self.protocol = protocol(runs[0].settings)
@@ -174,6 +174,9 @@ def describe(group):
     parts.append(f"{results['epoch']} epochs")
     if batch := settings.get("train.batch_size"):
         parts.append(f"batches of {batch}")
+    precision = settings.get("train.precision", "float32").strip("'\"")
+    if precision != "float32":
+        parts.append(precision)
     held_out = float(settings.get("train.validation", 0))
     if held_out:
         parts.append(f"{100 * held_out:g}% of the training images held out")
