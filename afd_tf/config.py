@@ -193,7 +193,8 @@ def _nearest_files(name):
     by_stem = {Path(path).stem: path for path in sorted(known)}
     matches = difflib.get_close_matches(Path(name).stem, by_stem, n=3, cutoff=0.5)
     if not matches:
-        return f" There are: {', '.join(sorted(known))}."
+        parents = sorted({str(Path(path).parent) for path in known} - {"."})
+        return f" There are files in {', '.join(parents)}."
     return f" Did you mean {' or '.join(by_stem[match] for match in matches)}?"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from afd_tf.files import read_text
+from afd_tf.naming import printable
 from afd_tf.training import paper_values, settings_text
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 from afd_tf.training.statistics import gain
@@ -168,7 +169,7 @@ def protocol(settings):
 def describe(group):
     """Describe a group's protocol in words."""
     settings, results = group.protocol, group.runs[0].results
-    parts = [results["dataset"]]
+    parts = [printable(results["dataset"])]
     if per_class := settings.get("load_data.per_class"):
         parts.append(f"{per_class} training images per class")
     parts.append(f"{results['epoch']} epochs")

@@ -108,7 +108,11 @@ def read_dataset(run):
     """
     record = run.read_record(run.dataset, _DATASET)
     shape = record["image_shape"]
-    if len(shape) != 3 or record["num_classes"] != len(record["class_names"]):
+    if (
+        len(shape) != 3
+        or min(shape) < 1
+        or record["num_classes"] != len(record["class_names"])
+    ):
         raise ValueError(
             f"Damaged description of the data {str(run.dataset)!r}: image_shape is "
             f"{shape}, num_classes {record['num_classes']} with "
