@@ -33,6 +33,7 @@ FAMILIES = {
         "distiller",
         "evaluation",
         "fitting",
+        "multi_worker",
         "step",
         "summary",
     },

@@ -12,7 +12,7 @@ from afd_tf import data, methods
 from afd_tf import networks as afd_networks
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.naming import lookup
-from afd_tf.training import distribution, errors, loop, results
+from afd_tf.training import cluster, distribution, errors, loop, results
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.checks import check_integer
 from afd_tf.training.description import describe
@@ -60,6 +60,8 @@ def train(
     validation=0.0,
     precision="float32",
     strategy="auto",
+    workers=None,
+    task=None,
     steps_per_execution=1,
     non_finite="stop",
     tensorboard=True,
@@ -96,7 +98,12 @@ def train(
         validation: float in [0, 1), fraction of train held out and evaluated in place
             of the test set.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        strategy: "auto", "single" or "mirrored".
+        strategy: "auto", "single", "mirrored", "multi_worker" or a
+            `tf.distribute.Strategy`, see `afd_tf.training.distribution.strategy`. Of
+            several workers the first, the chief, alone writes.
+        workers: str, `host:port` of all workers, separated by commas; or None, for the
+            cluster of TF_CONFIG or of Slurm.
+        task: int, which of `workers` this process is.
         steps_per_execution: int, steps per call of the compiled function.
         non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
             an error, or "skip", undo it and go on, which costs a few percent of time.
@@ -121,6 +128,7 @@ def train(
         NonFiniteLossError: if a loss becomes NaN or infinite, and stays so.
         OutOfMemoryError: if a step needs more memory than there is.
         Interrupted: if a signal stopped the run.
+        WorkerLostError: if another worker ended or does not answer any more.
     """
     arguments = dict(locals())
     options = loop.Options(
@@ -128,33 +136,48 @@ def train(
     )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)
+    chief = cluster.is_chief(strategy, workers, task)
     if not dry_run:
-        run.check(provenance.config)
+        if chief:
+            run.check(provenance.config)
         if run.results.exists():
             return run.read_results()
     interruption = Interruption()
-    with interruption.listening(), environment(seed, deterministic, precision):
+    with interruption.listening():
+        # Before all else of TensorFlow, which workers insist on.
+        arguments["strategy"] = _strategy_to_show(strategy) if dry_run else None
+        if not dry_run:
+            arguments["strategy"] = distribution.strategy(strategy, workers, task)
+        return _train(run, chief, arguments, provenance, interruption, options)
+
+
+def _train(run, chief, arguments, provenance, interruption, options):
+    seed, epochs = arguments["seed"], arguments["epochs"]
+    with environment(seed, arguments["deterministic"], arguments["precision"]):
         experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
-        if dry_run:
+        if arguments["dry_run"]:
             print(describe(experiment))
             return {}
-        with run.started(provenance.config):
-            with run.writing():
-                record_dataset(run, experiment.info)
-                write_text(run.operative_config, provenance.operative_config())
+        with run.started(provenance.config) if chief else contextlib.nullcontext():
+            if chief:
+                with run.writing():
+                    record_dataset(run, experiment.info)
+                    write_text(run.operative_config, provenance.operative_config())
             loop.fit(experiment, run, interruption, options)
             outcome = results.make_results(
                 loop.evaluate(experiment),
                 experiment.distiller,
                 method=experiment.distiller.method.name,
-                dataset=dataset,
+                dataset=arguments["dataset"],
                 seed=seed,
                 epoch=epochs,
                 step=epochs * experiment.info.steps_per_epoch,
                 command=provenance.command,
             )
-            with run.writing("Training is finished: the same command writes the rest."):
-                write_json(run.results, outcome)
+            if chief:
+                hint = "Training is finished: the same command writes the rest."
+                with run.writing(hint):
+                    write_json(run.results, outcome)
     return outcome
 
 
@@ -194,7 +217,8 @@ def build(
 ):
     """Load the data, build the networks and the distiller, and compile it.
 
-    The arguments are `train`'s.
+    The arguments are `train`'s; `strategy` is "multi_worker" in `train` only, which
+    makes the strategy before anything else.
 
     Returns:
         Experiment.
@@ -218,7 +242,9 @@ def build(
         train_data, evaluation, info = load_data(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
-    with distribution.strategy(strategy).scope():
+    strategy = distribution.strategy(strategy)
+    _check_replicas(batch_size, strategy.num_replicas_in_sync)
+    with strategy.scope():
         model = distiller(
             [build_network(n, info.num_classes, info.image_shape) for n in networks],
             method,
@@ -228,6 +254,21 @@ def build(
         total_steps = epochs * info.steps_per_epoch
         compile(model, steps_per_execution=steps_per_execution, total_steps=total_steps)
     return Experiment(model, train_data, evaluation, info, epochs)
+
+
+def _check_replicas(batch_size, replicas):
+    each = -(-batch_size // replicas)
+    if each * (replicas - 1) >= batch_size:
+        raise ValueError(
+            "Invalid value for argument `batch_size`, the images per step over all "
+            f"replicas. Expected enough that each of {replicas} replicas has some, "
+            f"best a multiple of {replicas}. Received: batch_size={batch_size}."
+        )
+
+
+def _strategy_to_show(strategy):
+    """Return the strategy for what one process does: show, evaluate, export."""
+    return "auto" if strategy == "multi_worker" else strategy
 
 
 _BUILD_ARGUMENTS = tuple(inspect.signature(build).parameters)
@@ -264,6 +305,10 @@ def restore(workdir, arguments):
         ValueError: if there is no checkpoint, or it does not fit.
     """
     run = RunDirectory(workdir)
+    arguments = {
+        **arguments,
+        "strategy": _strategy_to_show(arguments["strategy"]),
+    }
     experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
     found = Checkpoints(run.checkpoints).newest()
     if found is None:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,7 +45,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         heard = [n for n, handler in before.items() if handler != signal.SIG_IGN]
         try:
             for number in heard:

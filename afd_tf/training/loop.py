@@ -12,6 +12,7 @@ from afd_tf.training.progress import Progress
 from afd_tf.training.saving import Resume, Save, Saver
 from afd_tf.training.state import METRICS, State
 from afd_tf.training.tensorboard import TensorBoard
+from afd_tf.training.workers import Workers
 
 _CONTINUE = "What was saved is kept."
 
@@ -61,16 +62,18 @@ def fit(experiment, run, interruption, options):
         Interrupted: if a signal asked to stop; the step was finished and saved.
         NonFiniteLossError: if a loss became NaN or infinite.
         OutOfMemoryError: if a step needs more memory than there is.
+        WorkerLostError: if another worker ended or does not answer.
         ValueError: if the data or all checkpoints are damaged.
     """
     state = State(experiment.distiller)
-    saver = Saver(Checkpoints(run.checkpoints, options.keep), state)
+    workers = Workers(experiment.distiller.distribute_strategy)
+    saver = Saver(Checkpoints(run.checkpoints, options.keep), state, workers)
     try:
         with interruption.between_steps(), errors.readable(_CONTINUE):
             restored = saver.restore()
             start = restored.position if restored else Position(0)
             epochs = experiment.epochs
-            if restored:
+            if restored and workers.is_chief:
                 print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
             if start < Position(epochs):
                 experiment.distiller.fit(
@@ -79,7 +82,14 @@ def fit(experiment, run, interruption, options):
                     epochs=epochs,
                     initial_epoch=start.epoch,
                     callbacks=_callbacks(
-                        experiment, run, interruption, options, state, saver, restored
+                        experiment,
+                        run,
+                        interruption,
+                        options,
+                        state,
+                        workers,
+                        saver,
+                        restored,
                     ),
                     shuffle=False,
                     verbose=0,
@@ -88,7 +98,9 @@ def fit(experiment, run, interruption, options):
         saver.close()
 
 
-def _callbacks(experiment, run, interruption, options, state, saver, restored):
+def _callbacks(
+    experiment, run, interruption, options, state, workers, saver, restored
+):
     """Return what happens besides the steps, in the order in which it must happen."""
     info, train = experiment.info, experiment.train
     steps = info.steps_per_epoch
@@ -104,11 +116,12 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
 
         callbacks.append(Resume(start, steps, position, set_metrics))
     if options.non_finite == "skip":
-        recorded.append(SkipNonFinite(state, record))
-    recorded.append(MetricsFile(run.metrics, steps, record))
+        recorded.append(SkipNonFinite(state, workers, record))
+    if workers.is_chief:
+        recorded.append(MetricsFile(run.metrics, steps, record))
     watch = StopOnNonFinite(saver)
     callbacks += [watch, *recorded]
-    if options.tensorboard:
+    if options.tensorboard and workers.is_chief:
         config = run.config.read_text(encoding="utf-8")
         done = start.epoch * steps + start.step
         callbacks.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
@@ -119,6 +132,7 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
             lambda: {k: v for part in recorded for k, v in part.record().items()},
             watch,
             interruption,
+            workers,
             start=start,
             steps=steps,
             every_steps=options.checkpoint_steps,
@@ -126,7 +140,7 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
             within_epochs=position is not None,
         )
     )
-    return [*callbacks, Progress()]
+    return [*callbacks, Progress()] if workers.is_chief else callbacks
 
 
 def evaluate(experiment):

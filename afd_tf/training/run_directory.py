@@ -25,6 +25,8 @@ from afd_tf.training import lock, settings_text
 LOCATION = (
     "train.data_dir",
     "train.strategy",
+    "train.workers",
+    "train.task",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",
