@@ -196,7 +196,10 @@ def _check_feature_every(model, every):
             f"Received: feature_every={every}. Leave it out."
         )
     strategy = model.distribute_strategy
-    mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    mirrored = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+    )
     if strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored):
         raise ValueError(
             "Argument `feature_every` works on one device only: TensorFlow cannot "

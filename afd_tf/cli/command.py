@@ -2,7 +2,8 @@
 
 Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
 traceback), 75 another worker was lost (training only; try again), 130 interrupted by
-SIGINT, 143 by SIGTERM (training only, after saving); anything unexpected keeps its traceback and ends with 1.
+SIGINT, 143 by SIGTERM (training only, after saving); anything unexpected keeps its
+traceback and ends with 1.
 """
 
 import importlib

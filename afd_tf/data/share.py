@@ -1,6 +1,7 @@
 """Which rows of every global batch a process makes."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -30,10 +31,8 @@ class Share:
     def sizes(self, size):
         """Return how many rows of a batch each replica of this process takes."""
         each = -(-size // self.replicas)
-        edges = [
-            min(size, (self.first + i) * each) for i in range(self.local + 1)
-        ]
-        return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        edges = [min(size, (self.first + i) * each) for i in range(self.local + 1)]
+        return [end - start for start, end in itertools.pairwise(edges)]
 
     def of_batches(self, count, batch_size):
         """Cut all batches of a fixed order, the last with the remainder.

@@ -41,6 +41,26 @@ def strategy(name="auto", workers=None, task=None):
     return lookup("strategy", name, STRATEGIES)()
 
 
+def of_one_process(name):
+    """Return the name of the strategy for what one process does: show, evaluate."""
+    return "auto" if name == "multi_worker" else name
+
+
+def check_replicas(batch_size, strategy):
+    """Check that every replica has a row of each batch.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if -(-batch_size // replicas) * (replicas - 1) >= batch_size:
+        raise ValueError(
+            "Invalid value for argument `batch_size`, the images per step over all "
+            f"replicas. Expected enough for each of {replicas} replicas, best a "
+            f"multiple of {replicas}. Received: batch_size={batch_size}."
+        )
+
+
 def _auto():
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return _mirrored()
@@ -87,8 +107,8 @@ def _multi_worker(found):
         ) from error
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
-            f"Worker {found.task} cannot listen at {own!r} ({one_line(error)}). Expected "
-            "an address of this machine with a free port."
+            f"Worker {found.task} cannot listen at {own!r} ({one_line(error)}). "
+            "Expected an address of this machine with a free port."
         ) from error
 
 

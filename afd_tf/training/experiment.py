@@ -145,9 +145,11 @@ def train(
     interruption = Interruption()
     with interruption.listening():
         # Before all else of TensorFlow, which workers insist on.
-        arguments["strategy"] = _strategy_to_show(strategy) if dry_run else None
-        if not dry_run:
-            arguments["strategy"] = distribution.strategy(strategy, workers, task)
+        arguments["strategy"] = (
+            distribution.of_one_process(strategy)
+            if dry_run
+            else distribution.strategy(strategy, workers, task)
+        )
         return _train(run, chief, arguments, provenance, interruption, options)
 
 
@@ -243,7 +245,7 @@ def build(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
     strategy = distribution.strategy(strategy)
-    _check_replicas(batch_size, strategy.num_replicas_in_sync)
+    distribution.check_replicas(batch_size, strategy)
     with strategy.scope():
         model = distiller(
             [build_network(n, info.num_classes, info.image_shape) for n in networks],
@@ -254,21 +256,6 @@ def build(
         total_steps = epochs * info.steps_per_epoch
         compile(model, steps_per_execution=steps_per_execution, total_steps=total_steps)
     return Experiment(model, train_data, evaluation, info, epochs)
-
-
-def _check_replicas(batch_size, replicas):
-    each = -(-batch_size // replicas)
-    if each * (replicas - 1) >= batch_size:
-        raise ValueError(
-            "Invalid value for argument `batch_size`, the images per step over all "
-            f"replicas. Expected enough that each of {replicas} replicas has some, "
-            f"best a multiple of {replicas}. Received: batch_size={batch_size}."
-        )
-
-
-def _strategy_to_show(strategy):
-    """Return the strategy for what one process does: show, evaluate, export."""
-    return "auto" if strategy == "multi_worker" else strategy
 
 
 _BUILD_ARGUMENTS = tuple(inspect.signature(build).parameters)
@@ -305,10 +292,8 @@ def restore(workdir, arguments):
         ValueError: if there is no checkpoint, or it does not fit.
     """
     run = RunDirectory(workdir)
-    arguments = {
-        **arguments,
-        "strategy": _strategy_to_show(arguments["strategy"]),
-    }
+    strategy = distribution.of_one_process(arguments["strategy"])
+    arguments = {**arguments, "strategy": strategy}
     experiment = build(**{name: arguments[name] for name in _BUILD_ARGUMENTS})
     found = Checkpoints(run.checkpoints).newest()
     if found is None:

@@ -72,6 +72,8 @@ class Interruption:
             raise Interrupted(number)
         if self.requested is None:
             name = signal.Signals(number).name
-            # Not print: the signal may have come in the middle of one.
-            os.write(2, f"\n{name}: finishing the step, then saving.\n".encode())
+            # Not print: the signal may have come in the middle of one. Nobody may
+            # listen any more, which is no reason not to save.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{name}: finishing the step, then saving.\n".encode())
         self.requested = number

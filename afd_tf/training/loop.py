@@ -98,9 +98,7 @@ def fit(experiment, run, interruption, options):
         saver.close()
 
 
-def _callbacks(
-    experiment, run, interruption, options, state, workers, saver, restored
-):
+def _callbacks(experiment, run, interruption, options, state, workers, saver, restored):
     """Return what happens besides the steps, in the order in which it must happen."""
     info, train = experiment.info, experiment.train
     steps = info.steps_per_epoch
