@@ -72,8 +72,7 @@ class MultiWorkerModel(keras.Model):
     """A model, built before training, that trains over several workers as well."""
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        if not over_workers(self.distribute_strategy):
-            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        """Do nothing; on one machine Keras' way fails for shares of different sizes."""
 
     def make_train_function(self, force=False):
         if not over_workers(self.distribute_strategy):

@@ -1,6 +1,6 @@
 """Measure what two workers on this machine lose to talking to each other.
 
-    python tools/benchmark_workers.py --json=workers.json
+    python tools/benchmark_workers.py
 
 Two worker processes, each on a core of its own and with one thread, train on halves of
 a batch. Beside them stand two processes on the same cores that train on such halves
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 
-import benchmark_input
 from benchmarks.alternation import milliseconds
 
 METHODS = ("vanilla", "afd")
@@ -167,9 +166,8 @@ def table(figures):
 
 
 def main(arguments=None):
-    """Measure, print the table, write the JSON file; returns the exit status."""
+    """Measure and print the table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each case")
     parser.add_argument("--batch_size", type=int, default=64, help="per process")
     parser.add_argument("--method", action="append", help="default: vanilla, afd")
@@ -182,11 +180,6 @@ def main(arguments=None):
     figures = measure(options.method or METHODS, options.batch_size, options.rounds)
     print(table(figures))
     print(f"measured in {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    if options.json:
-        figures["machine"] = benchmark_input.machine()
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
-            file.write("\n")
     return 0
 
 

@@ -43,7 +43,7 @@ class Share:
 
         Returns:
             Rows of this process, an int64 array, and how many of them are in each
-            batch of each replica, a list of ints; those without any are left out.
+            batch of each replica, a list of ints without the zeros at its end.
         """
         rows, sizes = [], []
         for begin in range(0, count, batch_size):
@@ -51,5 +51,7 @@ class Share:
             own = self.sizes(size)
             start = begin + self.start(size)
             rows.append(np.arange(start, start + sum(own), dtype=np.int64))
-            sizes += [each for each in own if each]
+            sizes += own
+        while sizes and not sizes[-1]:
+            sizes.pop()
         return np.concatenate(rows), sizes

@@ -193,9 +193,8 @@ def _expand_counts(text):
 
 
 def _checked(source, workers, task):
-    if not isinstance(workers, list | tuple) or not workers:
-        workers = (workers,)
-    for address in workers:
+    addresses = list(workers) if isinstance(workers, list | tuple) else [workers]
+    for address in addresses or [None]:
         port = str(address).rpartition(":")[2]
         if (
             not isinstance(address, str)
@@ -206,17 +205,17 @@ def _checked(source, workers, task):
                 f"Invalid value for argument `{source}`. Expected addresses "
                 f"'host:port', separated by commas. Received: {address!r}."
             )
-    twice = next((a for a in workers if list(workers).count(a) > 1), None)
+    twice = next((a for a in addresses if addresses.count(a) > 1), None)
     if twice:
         raise ValueError(
             f"Invalid value for argument `{source}`. Expected each address once. "
             f"Received: {twice!r} twice."
         )
     decimal = not isinstance(task, bool) and str(task).isdecimal()
-    if not decimal or int(task) >= len(workers):
+    if not decimal or int(task) >= len(addresses):
         raise ValueError(
-            f"Invalid value for argument `task`. Expected an int from 0 to "
-            f"{len(workers) - 1}, the place among {len(workers)} workers. Received: "
+            "Invalid value for argument `task`. Expected an int from 0 to "
+            f"{len(addresses) - 1}, the place among {len(addresses)}. Received: "
             f"task={task!r}."
         )
-    return Cluster(tuple(workers), int(task))
+    return Cluster(tuple(map(str, addresses)), int(task))

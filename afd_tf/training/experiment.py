@@ -244,9 +244,9 @@ def build(
         train_data, evaluation, info = load_data(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
-    strategy = distribution.strategy(strategy)
-    distribution.check_replicas(batch_size, strategy)
-    with strategy.scope():
+    placement = distribution.strategy(strategy)
+    distribution.check_replicas(batch_size, placement)
+    with placement.scope():
         model = distiller(
             [build_network(n, info.num_classes, info.image_shape) for n in networks],
             method,
