@@ -269,7 +269,7 @@ class OnlineDistiller(fitting.Fitting):
         images = evaluation.check_images(images, self.taps[0].input_shape)
         labels = evaluation.check_labels(labels, self.num_classes)
         weight = evaluation.check_weight(weight)
-        logits = [network(images, training=False) for network in self.networks]
+        logits = evaluation.all_logits(self.networks, images)
         self._compiled_parts.update_test(labels, logits, weight, self.ensemble)
         return self.get_metrics_result()
 
