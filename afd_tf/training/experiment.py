@@ -150,7 +150,9 @@ def train(
             if dry_run
             else distribution.strategy(strategy, workers, task)
         )
-        return _train(run, chief, arguments, provenance, interruption, options)
+        # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
+        with interruption.listening():
+            return _train(run, chief, arguments, provenance, interruption, options)
 
 
 def _train(run, chief, arguments, provenance, interruption, options):

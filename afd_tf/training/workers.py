@@ -37,7 +37,7 @@ class Workers:
         """
         if self.count == 1:
             return list(numbers)
-        own = tf.constant(numbers, tf.int64)
+        own = tf.constant([int(number) for number in numbers], tf.int64)
         local = len(self._strategy.extended.worker_devices)
         values = [own, *[tf.zeros_like(own)] * (local - 1)]
         return multi_worker.total(self._strategy, values).numpy().tolist()
