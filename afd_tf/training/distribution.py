@@ -1,5 +1,7 @@
 """From a flag to a `tf.distribute` strategy."""
 
+from typing import Any
+
 import tensorflow as tf
 from tensorflow.python.eager import context
 
@@ -13,7 +15,7 @@ HEARTBEAT_SECONDS = 20
 _GOODBYE_SECONDS = 5
 
 
-def strategy(name="auto", workers=None, task=None):
+def strategy(name="auto", workers=None, task=None) -> Any:
     """Return the strategy to build and train the networks in.
 
     Args:
