@@ -191,9 +191,11 @@ def _check_feature_every(model, every):
         return
     _check_has_feature_update(model, "feature_every", every)
     strategy = model.distribute_strategy
-    if strategy.num_replicas_in_sync > 1 or isinstance(
-        strategy, tf.distribute.MirroredStrategy
-    ):
+    mirrored = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+    )
+    if strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored):
         raise ValueError(
             "Argument `feature_every` works on one device only: TensorFlow cannot "
             "reduce gradients over replicas in a step that may leave the update out. "

@@ -37,6 +37,7 @@ FAMILIES = {
         "fitting",
         "frozen",
         "gradient_ratio",
+        "multi_worker",
         "placebo",
         "pretraining",
         "step",

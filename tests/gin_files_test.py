@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from afd_tf import config, methods
-from afd_tf.training import experiment
+from afd_tf.training import construction
 
 ROOT = Path(__file__).resolve().parent.parent / "gin"
 # Cells and studies, and what they share, are read in reproduce_plan_test.py.
@@ -54,8 +54,7 @@ def fake_data(name, batch_size, *, shape=None, classes=None, **_):
 
 def build(settings, **changes):
     arguments = {**settings, "load_data": fake_data, **changes}
-    names = experiment.inspect.signature(experiment.build).parameters
-    return experiment.build(**{name: arguments[name] for name in names})
+    return construction.build(**{n: arguments[n] for n in construction.ARGUMENTS})
 
 
 def test_there_is_no_package_named_gin():

@@ -96,7 +96,7 @@ def test_networks_begin_as_they_would_without_a_source(teacher):
     for changes in ({}, {"method": "kd", "source": teacher, "source_network": "large"}):
         keras.utils.set_random_seed(0)
         settings = defaults() | small_runs.arguments(**changes)
-        names = training.experiment._BUILD_ARGUMENTS
+        names = training.construction.ARGUMENTS
         built = training.build(**{name: settings[name] for name in names})
         kernels.append(built.distiller.networks[0].get_weights())
     for one, other in zip(*kernels, strict=True):

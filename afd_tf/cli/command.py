@@ -1,8 +1,9 @@
 """What all commands share: flags, help, errors of one line, exit status.
 
 Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
-traceback), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after saving);
-anything unexpected keeps its traceback and ends with 1.
+traceback), 75 another worker was lost (training only; try again), 130 interrupted by
+SIGINT, 143 by SIGTERM (training only, after saving); anything unexpected keeps its
+traceback and ends with 1.
 """
 
 import importlib
@@ -110,7 +111,8 @@ def _main(command, argv=None):
     except Exception as error:
         if not is_mistake(error):
             raise
-        return _fail(command, str(error))
+        _fail(command, str(error))
+        return getattr(error, "exit_status", 2)
     finally:
         warnings.formatwarning = format_warning
         _forget_configuration()
@@ -162,7 +164,7 @@ def is_mistake(error):
     Such errors are raised by our own code, in so many words. The same types from inside
     Keras or TensorFlow are not meant for the user, and keep their traceback.
     """
-    kinds = (ValueError, TypeError, FloatingPointError, MemoryError)
+    kinds = (ValueError, TypeError, FloatingPointError, MemoryError, ConnectionError)
     if not isinstance(error, kinds):
         return False
     frames = traceback.extract_tb(error.__traceback__)

@@ -39,6 +39,8 @@ _RESULTS = {
 LOCATION = (
     "train.data_dir",
     "train.strategy",
+    "train.workers",
+    "train.task",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",
