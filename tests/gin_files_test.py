@@ -64,15 +64,18 @@ def test_every_file_is_read_by_its_name(name):
     assert config.load([name.removesuffix(".gin")], complete=complete)
 
 
-@pytest.mark.parametrize("name", slow_unless(NETWORKS, r"resnet(8|14|20|32)|wrn1"))
+QUICK = r"/(resnet(8|14|20|32)|wrn1|imagenet_resnet18|vgg|densenet40|cifar_)"
+
+
+@pytest.mark.parametrize("name", slow_unless(NETWORKS, QUICK))
 def test_every_network_file_gives_the_network_of_its_name(name):
     stem = Path(name).stem
-    family = "resnet" if stem.startswith("resnet") else "wide_resnet"
-    config.load([name], [f"train.networks = [@{stem}/{family}]"])
+    [reference] = set(re.findall(rf"@{stem}/\w+", (ROOT / name).read_text()))
+    config.load([name], [f"train.networks = [{reference}]"])
     [network] = config.settings()["networks"]
-    model = network(num_classes=7, input_shape=(8, 8, 2))
+    model = network(num_classes=7, input_shape=(32, 32, 1))
     assert model.name == stem
-    assert model.input_shape == (None, 8, 8, 2)
+    assert model.input_shape == (None, 32, 32, 1)
     assert model.output_shape == (None, 7)
 
 
