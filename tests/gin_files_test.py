@@ -16,8 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent / "gin"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.gin"))
 PAIRINGS = [name for name in FILES if name.startswith("pairings/")]
 NETWORKS = [name for name in FILES if name.startswith("networks/")]
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
-SHAPES = {"digits": (16, 16, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
+SHAPES = {
+    "digits": (16, 16, 1),
+    "cifar10": (32, 32, 3),
+    "cifar100": (32, 32, 3),
+    "imagenet2012": (224, 224, 3),
+}
+# Whose networks are named after them, since they are not those for small images.
+LARGE = {"imagenet": "imagenet2012"}
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +95,9 @@ def test_every_pairing_builds_what_its_name_says(name):
     repeated = re.fullmatch(r"(resnet\d+)x2", networks[0])
     if repeated:
         networks = [repeated[1], f"{repeated[1]}_2"]
+    if dataset in LARGE:
+        networks = [f"{dataset}_{network}" for network in networks]
+        dataset = LARGE[dataset]
     settings = config.settings()
     assert settings["dataset"] == dataset
     built = build(settings)

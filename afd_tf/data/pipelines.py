@@ -1,10 +1,13 @@
 """`tf.data` pipelines: training passes at a position, and evaluation in fixed order."""
 
+import functools
+
 import tensorflow as tf
 
 from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
 from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.position import EpochPosition
+from afd_tf.data.random_resized_crop import RandomResizedCrop, draw_part
 
 AUTOTUNE = tf.data.AUTOTUNE
 # Nothing here branches on a tensor; to convert such functions takes a second.
@@ -21,7 +24,8 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         examples: `InMemory`, `OnDisk` or `OnDemand`.
         batch_size: int, at most `len(examples)`.
         seed: int.
-        augmentation: `Augmentation` or None.
+        augmentation: `Augmentation`, `RandomResizedCrop` (of an `OnDemand` with
+            `fetch_part`) or None.
         mean: tuple of floats, fractions of 255.
         std: tuple of floats, fractions of 255.
 
@@ -34,13 +38,16 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     steps = count // batch_size
     position = EpochPosition(steps)
     one_by_one = isinstance(examples, OnDemand)
+    parts = isinstance(augmentation, RandomResizedCrop)
 
     @as_written
     def one_pass(_):
         epoch, step = position.advance()
         order = epoch_order(count, seed, epoch)[: steps * batch_size]
         order = order[step * batch_size :]
-        if augmentation:
+        if parts:
+            crops = tf.fill(tf.shape(order), epoch)
+        elif augmentation:
             crops = epoch_crops(count, seed, epoch, augmentation)
             crops = tf.gather(crops, order)
         else:
@@ -52,15 +59,24 @@ def training(examples, batch_size, seed, augmentation, mean, std):
 
     @as_written
     def render(images, labels, crops):
-        if augmentation:
+        if augmentation and not parts:
             images = crop_flip(images, crops, augmentation)
         return normalize(images, mean, std), labels
 
     plan = tf.data.Dataset.range(1).flat_map(one_pass)
     if one_by_one:
-        fetch = _fetcher(examples)
+        if parts:
+            fetch = _part_fetcher(examples, seed, augmentation)
+        else:
+            fetch = _fetcher(examples)
         plan = _of_at_most(plan, steps * batch_size)
-        dataset = plan.map(lambda index, crops: (*fetch(index), crops), AUTOTUNE)
+
+        @as_written
+        def one(index, crops):
+            example = fetch(index, crops) if parts else fetch(index)
+            return *example, crops
+
+        dataset = plan.map(one, AUTOTUNE)
         dataset = dataset.batch(batch_size, drop_remainder=True).map(render, AUTOTUNE)
     else:
         read = _batch_reader(examples)
@@ -162,6 +178,19 @@ def _fetcher(examples):
     with tf.device("/CPU:0"):
         rows = tf.constant(examples.rows)
     return lambda index: examples.fetch(tf.gather(rows, index))
+
+
+def _part_fetcher(examples, seed, augmentation):
+    """Return a function from index and epoch to a part of the image and the label."""
+    draw = functools.partial(draw_part, augmentation, seed)
+    with tf.device("/CPU:0"):
+        rows = None if examples.rows is None else tf.constant(examples.rows)
+
+    def fetch(index, epoch):
+        row = index if rows is None else tf.gather(rows, index)
+        return examples.fetch_part(row, draw, (epoch, index))
+
+    return fetch
 
 
 def _options():
