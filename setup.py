@@ -39,6 +39,9 @@ REQUIREMENTS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.17,<2"]
 
+# Figures of afd-analyse.
+PLOT = ["matplotlib>=3.9,<4"]
+
 # The other side of tools/benchmark_step.py.
 BENCH = ["torch>=2.9,<3"]
 
@@ -76,8 +79,9 @@ setup(
         "bench": BENCH,
         "litert": LITERT,
         "onnx": ONNX,
-        "test": [*TEST, *LITERT, *ONNX],
-        "dev": [*TEST, *LITERT, *ONNX, "pre-commit>=4.0,<5"],
+        "plot": PLOT,
+        "test": [*TEST, *LITERT, *ONNX, *PLOT],
+        "dev": [*TEST, *LITERT, *ONNX, *PLOT, "pre-commit>=4.0,<5"],
     },
     entry_points={
         "console_scripts": [
@@ -85,6 +89,7 @@ setup(
             "afd-evaluate = afd_tf.cli.evaluate:run",
             "afd-export = afd_tf.cli.export:run",
             "afd-results = afd_tf.cli.results:run",
+            "afd-analyse = afd_tf.cli.analyse:run",
         ]
     },
     keywords=[

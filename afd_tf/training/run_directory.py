@@ -7,6 +7,7 @@ metrics.csv           a row per epoch
 checkpoints/          the complete state at the last few steps saved; the lock
 logs/                 TensorBoard
 export/               exported networks
+analysis/             what afd-analyse found
 results.json          written once, when the run is finished
 ```
 """
