@@ -70,12 +70,7 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         else:
             fetch = _fetcher(examples)
         plan = _of_at_most(plan, steps * batch_size)
-
-        @as_written
-        def one(index, crops):
-            example = fetch(index, crops) if parts else fetch(index)
-            return *example, crops
-
+        one = as_written(lambda index, crops: (*fetch(index, crops), crops))
         dataset = plan.map(one, AUTOTUNE)
         dataset = dataset.batch(batch_size, drop_remainder=True).map(render, AUTOTUNE)
     else:
@@ -173,24 +168,30 @@ def _batch_reader(examples):
 
 
 def _fetcher(examples):
-    if examples.rows is None:
-        return examples.fetch
-    with tf.device("/CPU:0"):
-        rows = tf.constant(examples.rows)
-    return lambda index: examples.fetch(tf.gather(rows, index))
+    """Return a function from an index, and crops for later, to image and label."""
+    row_of = _row_reader(examples)
+    return as_written(lambda index, *_: examples.fetch(row_of(index)))
 
 
 def _part_fetcher(examples, seed, augmentation):
     """Return a function from index and epoch to a part of the image and the label."""
     draw = functools.partial(draw_part, augmentation, seed)
-    with tf.device("/CPU:0"):
-        rows = None if examples.rows is None else tf.constant(examples.rows)
+    row_of = _row_reader(examples)
 
+    @as_written
     def fetch(index, epoch):
-        row = index if rows is None else tf.gather(rows, index)
-        return examples.fetch_part(row, draw, (epoch, index))
+        return examples.fetch_part(row_of(index), draw, (epoch, index))
 
     return fetch
+
+
+def _row_reader(examples):
+    """Return a function from an index to the row of the examples' source."""
+    if examples.rows is None:
+        return lambda index: index
+    with tf.device("/CPU:0"):
+        rows = tf.constant(examples.rows)
+    return lambda index: tf.gather(rows, index)
 
 
 def _options():

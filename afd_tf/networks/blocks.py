@@ -51,7 +51,7 @@ def check_rate(argument, value):
     Raises:
         ValueError: naming the argument.
     """
-    if not isinstance(value, Real) or not 0.0 <= value < 1.0:
+    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
         raise ValueError(
             f"Invalid value for argument `{argument}`. Expected a rate in [0, 1). "
             f"Received: {argument}={value!r}."

@@ -36,7 +36,7 @@ def folder_split(root, paths, labels, num_classes, fit):
     """
     if fit.size is None:
         fit = dataclasses.replace(fit, size=_common_size(paths))
-    shape = (*fit.size, fit.channels)
+    shape = fit.shape
     read = functools.partial(read_image, fit=fit)
 
     def decode():
@@ -68,7 +68,7 @@ def folder_split(root, paths, labels, num_classes, fit):
 def _on_demand(paths, labels, fit):
     import tensorflow as tf
 
-    shape = (*fit.size, fit.channels)
+    shape = fit.shape
     with tf.device("/CPU:0"):
         table = tf.constant(labels)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import cast
 
 import numpy as np
 
@@ -25,10 +26,16 @@ class Fit:
     channels: int
     resize: int | None = None
 
+    @property
+    def shape(self):
+        """Tuple (height, width, channels) of the result; it needs a size."""
+        height, width = cast(tuple, self.size)
+        return height, width, self.channels
+
     def identity(self):
         """Return what decides the images, for a cache."""
         resized = {} if self.resize is None else {"resize": self.resize}
-        return {"shape": (*self.size, self.channels), **resized}
+        return {"shape": self.shape, **resized}
 
 
 def read_size(path):
@@ -92,8 +99,8 @@ def read_part(path, fit, draw):
         )
         shown = _convert(_upright(image), fit.channels)
         x, y = shown.width / whole_width, shown.height / whole_height
-        box = (left * x, top * y, (left + width) * x, (top + height) * y)
-        part = shown.crop(tuple(round(position) for position in box))
+        right, bottom = round((left + width) * x), round((top + height) * y)
+        part = shown.crop((round(left * x), round(top * y), right, bottom))
         pixels = _pixels(_bilinear(part, fit.size), fit.channels)
         return np.ascontiguousarray(pixels[:, ::-1]) if mirror else pixels
 
@@ -243,7 +250,7 @@ def part_tensor(data, decode, fit, draw):
     image, mirror = tf.cond(tf.io.is_jpeg(data), of_jpeg, of_other)
     image = _resized_tensor(image, fit.size)
     image = tf.cond(mirror > 0, lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.ensure_shape(image, (*fit.size, fit.channels))
+    return tf.ensure_shape(image, fit.shape)
 
 
 def _resized_tensor(image, size):
@@ -263,4 +270,4 @@ def _converted_tensor(image, fit):
         image = tf.image.rgb_to_grayscale(image[..., :3])
     elif channels == 3:
         image = image[..., :3]
-    return tf.ensure_shape(image, (*fit.size, channels))
+    return tf.ensure_shape(image, fit.shape)

@@ -40,7 +40,7 @@ class Reading:
     @property
     def shape(self):
         """Tuple (height, width, channels) of the images."""
-        return (*self.fit.size, self.fit.channels)
+        return self.fit.shape
 
     def split(self):
         """Return the `Split`, of which nothing is read yet."""
