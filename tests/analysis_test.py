@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import afd_tf
 from afd_tf import OnlineDistiller, analysis, data, networks
 from afd_tf.analysis import figures, pictures
 from afd_tf.cli import analyse
@@ -227,6 +228,10 @@ def test_networks_are_compared_over_ragged_batches_as_over_all_at_once(three):
         expected = np.mean(answers[name].argmax(axis=1) == labels)
         assert values["accuracy"] == pytest.approx(expected)
     assert list(found["networks"]) == ["a", "b", "c", "ensemble"]
+
+
+def test_the_package_gives_the_analysis_by_its_name():
+    assert afd_tf.analysis is analysis
 
 
 def test_an_empty_data_set_is_refused(three):

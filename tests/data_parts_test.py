@@ -200,7 +200,7 @@ def test_photographs_are_trained_on_through_the_command(tmp_path, capsys):
         pytest.skip("AFD_IMAGE_FOLDER is not set")
     run = tmp_path / "run"
     settings = {
-        "networks": ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"],
+        "networks": ["shufflenet_v2_x0_5", "shufflenet_v2_x0_5"],
         "epochs": 1,
         "batch_size": 256,
         "tensorboard": False,
