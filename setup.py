@@ -30,6 +30,8 @@ REQUIREMENTS = [
     "numpy>=2.1,<3",
     "pillow>=11.0,<14",
     "scikit-learn>=1.6,<2",
+    # The t-tests of afd-results; scikit-learn brings it anyway.
+    "scipy>=1.14,<2",
     # The TensorBoard callback needs it; TensorFlow 2.21 no longer pulls it in.
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
@@ -39,7 +41,7 @@ REQUIREMENTS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.17,<2"]
 
-# Figures of afd-analyse.
+# Charts of afd-results, figures of afd-analyse.
 PLOT = ["matplotlib>=3.9,<4"]
 
 # The other side of tools/benchmark_step.py.
@@ -72,7 +74,7 @@ setup(
     # installed as afd_tf/configs. The folder must never be a package named `gin`.
     packages=[*find_packages(include=["afd_tf", "afd_tf.*"]), "afd_tf.configs"],
     package_dir={"afd_tf.configs": "gin"},
-    package_data={"afd_tf": ["py.typed"], "afd_tf.configs": ["**/*.gin"]},
+    package_data={"afd_tf": ["py.typed", "**/*.json"], "afd_tf.configs": ["**/*.gin"]},
     include_package_data=False,
     install_requires=REQUIREMENTS,
     extras_require={

@@ -53,7 +53,7 @@ def __dir__():
 
 def _is_command():
     program = Path(sys.argv[0]).name if getattr(sys, "argv", None) else ""
-    return program == "-m" or program.startswith("afd-")
+    return program in ("-m", "reproduce.py") or program.startswith("afd-")
 
 
 # Keras finds the classes of a saved model among those imported. Only the commands wait:

@@ -1,11 +1,8 @@
 """What the distiller derives from its networks, and what it refuses."""
 
-import dataclasses
-
 import keras
-import tensorflow as tf
 
-from afd_tf import topology as topologies
+from afd_tf.networks.branches import branched
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -15,43 +12,56 @@ if keras.backend.backend() != "tensorflow":
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Wiring:
-    """Who is tapped where, and who learns from whom through what.
+def check_source(method, source):
+    """Check that there is a frozen source where the method needs one, and only there.
 
-    Attributes:
-        taps: tuple of `Tapped`, one per network.
-        sources: tuple of tuples of int, sources of the feature-map-based loss.
-        kl_sources: the same for the KL term.
-        transfers: tuple of layers or None, as the objective's `make_transfers` returns.
-    """
-
-    taps: tuple
-    sources: tuple
-    kl_sources: tuple
-    transfers: tuple
-
-
-@dataclasses.dataclass(frozen=True)
-class OwnLayers:
-    """Layers that the user gave in place of the method's, else None."""
-
-    transfers: list | None
-    discriminators: list | None
-
-
-def check_networks(networks):
-    """Return the networks as a list.
+    Args:
+        method: Method.
+        source: what the user gave, or None.
 
     Raises:
-        ValueError: if there are fewer than two, one stands twice, or two share a layer.
+        ValueError: if not; the message says how to give one.
+    """
+    if source is None and method.frozen_source == "required":
+        raise ValueError(
+            f"Method '{method.name}' learns from a network that is trained already. "
+            "Received: source=None. Pass a Keras model, OnlineDistiller(networks, "
+            f"'{method.name}', source=model); in a configuration name a run or a file, "
+            'train.source = "runs/teacher" and train.source_network = "resnet20".'
+        )
+    if source is not None and method.frozen_source == "refused":
+        instead = " Choose method 'kd'." if method.name == "dml" else ""
+        raise ValueError(
+            f"Argument `source` does not apply: method '{method.name}' learns from no "
+            f"frozen network. Received: source={source!r}. Leave it out.{instead}"
+        )
+
+
+def check_networks(networks, method, source):
+    """Return the networks as a list.
+
+    Args:
+        networks: what the user gave.
+        method: Method.
+        source: keras.Model or None.
+
+    Raises:
+        ValueError: if there are too few or too many, one stands twice, or two share a
+            layer.
         TypeError: if an item is not a Keras model.
     """
-    if not isinstance(networks, (list, tuple)) or len(networks) < 2:
-        received = len(networks) if isinstance(networks, (list, tuple)) else networks
+    received = len(networks) if isinstance(networks, (list, tuple)) else networks
+    wrong = "Invalid value for argument `networks`. Expected "
+    if method.branches and received != 1:
         raise ValueError(
-            "Invalid value for argument `networks`. Expected a list of at least 2 "
-            f"models: they learn from each other. Received: {received!r}."
+            f"{wrong}a list of one model: method '{method.name}' makes "
+            f"{method.branches} branches of it. Received: {received!r}."
+        )
+    fewest = 1 if source is not None or method.branches else 2
+    if not isinstance(received, int) or received < fewest:
+        why = "they learn from each other" if fewest == 2 else "it learns from `source`"
+        raise ValueError(
+            f"{wrong}a list of at least {fewest} models: {why}. Received: {received!r}."
         )
     for network in networks:
         if not isinstance(network, keras.Model):
@@ -60,7 +70,8 @@ def check_networks(networks):
                 f"Received: {network!r} of type {type(network).__name__}."
             )
     owners = {}
-    for position, network in enumerate(networks):
+    everyone = [*networks, source] if isinstance(source, keras.Model) else networks
+    for position, network in enumerate(everyone):
         for layer in network._flatten_layers():
             if isinstance(layer, keras.layers.InputLayer):
                 continue
@@ -68,16 +79,42 @@ def check_networks(networks):
             if other != position:
                 what = (
                     "is the same instance as"
-                    if networks[other] is network
+                    if everyone[other] is network
                     else f"shares layer '{layer.name}' with"
                 )
                 raise ValueError(
                     "Invalid value for argument `networks`. Expected networks without "
                     f"common layers. Received: network {position} ('{network.name}') "
-                    f"{what} network {other} ('{networks[other].name}'). Build each "
+                    f"{what} network {other} ('{everyone[other].name}'). Build each "
                     "network by a call of its own."
                 )
     return list(networks)
+
+
+def spread(networks, method, checkpointing):
+    """Return the networks that train, and their common model if they are branches.
+
+    Args:
+        networks: list of keras models, as `check_networks` returns them.
+        method: Method.
+        checkpointing: what the user gave; not for branches.
+
+    Returns:
+        List of keras models, and Branched or None.
+
+    Raises:
+        ValueError: if the network cannot be branched.
+    """
+    if not method.branches:
+        return networks, None
+    if checkpointing:
+        raise ValueError(
+            f"Argument `checkpointing` does not apply: method '{method.name}' computes "
+            f"branches together. Received: checkpointing={checkpointing!r}. Leave it "
+            "out."
+        )
+    together = branched(networks[0], method.branches)
+    return together.networks, together
 
 
 def unique_names(networks, names):
@@ -106,25 +143,44 @@ def unique_names(networks, names):
     return result
 
 
+def tap_names(layers, count, with_source):
+    """Return one layer name or None per network, the frozen source's last.
+
+    Args:
+        layers: None, a layer name for all, or a list with a name or None for each.
+        count: int, number of networks.
+        with_source: bool, whether there is a frozen source.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
+    expected = count + with_source
+    if layers is None or isinstance(layers, str):
+        return [layers] * expected
+    if len(layers) != expected:
+        source = ", and the source last" if with_source else ""
+        raise ValueError(
+            "Invalid value for argument `tap`. Expected one layer name, or a list with "
+            f"one for each of the {count} networks{source}. Received: tap={layers!r}."
+        )
+    return list(layers)
+
+
 def tap_all(networks, layers, tap):
     """Tap every network.
 
     Args:
         networks: list of keras models.
-        layers: None, a layer name for all, or a list with a name or None for each.
+        layers: list, at least as long, of a layer name or None for each.
         tap: function from (network, layer name or None) to `Tapped`.
 
     Raises:
         ValueError: if a network cannot be tapped or does not fit the others.
     """
-    if layers is None or isinstance(layers, str):
-        layers = [layers] * len(networks)
-    if len(layers) != len(networks):
-        raise ValueError(
-            "Invalid value for argument `tap`. Expected one layer name, or a list with "
-            f"one for each of the {len(networks)} networks. Received: tap={layers!r}."
-        )
-    taps = tuple(tap(n, layer) for n, layer in zip(networks, layers, strict=True))
+    taps = tuple(
+        tap(n, layer)
+        for n, layer in zip(networks, layers[: len(networks)], strict=True)
+    )
     pairs = list(zip(networks, taps, strict=True))
     for what, attribute in (
         ("numbers of classes", "num_classes"),
@@ -137,82 +193,6 @@ def tap_all(networks, layers, tap):
                 f"same images and classes. Received different {what}: {values}."
             )
     return taps
-
-
-def wire(method, taps, topology, kl_topology, transfers, discriminators):
-    """Create the layers a method needs between the networks.
-
-    Args:
-        method: Method.
-        taps: tuple of `Tapped`.
-        topology: str.
-        kl_topology: str or None for the same.
-        transfers: the user's transfer layers or None.
-        discriminators: the user's discriminators or None.
-
-    Returns:
-        Wiring and the list of discriminators.
-
-    Raises:
-        ValueError: if the user's layers do not fit the maps.
-    """
-    sources = topologies.sources(topology, len(taps))
-    kl_sources = topologies.sources(kl_topology or topology, len(taps))
-    if method.feature is None:
-        _refuse(method, "transfers", transfers)
-        _refuse(method, "discriminators", discriminators)
-        return Wiring(taps, sources, kl_sources, ()), []
-    shapes = [t.map_shape for t in taps]
-    made = method.feature.make_transfers(shapes, sources)
-    transfers = made if transfers is None else list(transfers)
-    if len(transfers) != len(made):
-        raise ValueError(
-            f"Invalid value for argument `transfers`. Expected {len(made)} layers "
-            f"(None where a map needs none). Received: {len(transfers)}."
-        )
-    # StatelessScope: a dry run must not move the statistics of anybody's layer.
-    with keras.StatelessScope():
-        maps = [tf.zeros((1, *shape)) for shape in shapes]
-        messages = method.feature.messages(maps, transfers, sources)
-    message_shapes = [tuple(m.shape[1:]) for m in messages]
-    if not method.adversarial:
-        _refuse(method, "discriminators", discriminators)
-        return Wiring(taps, sources, kl_sources, tuple(transfers)), []
-    if len(set(message_shapes)) > 1:
-        raise ValueError(
-            "Invalid value for argument `transfers`. Expected maps of one shape behind "
-            f"the transfer layers. Received: {message_shapes}."
-        )
-    if discriminators is None:
-        discriminators = method.feature.make_discriminators(message_shapes)
-    _check_discriminators(discriminators, message_shapes)
-    wiring = Wiring(taps, sources, kl_sources, tuple(transfers))
-    return wiring, list(discriminators)
-
-
-def _refuse(method, argument, value):
-    if value is not None:
-        raise ValueError(
-            f"Argument `{argument}` does not apply: method '{method.name}' has no use "
-            f"for it. Received: {argument}={value!r}. Leave it out."
-        )
-
-
-def _check_discriminators(discriminators, shapes):
-    if len(discriminators) != len(shapes):
-        raise ValueError(
-            f"Invalid value for argument `discriminators`. Expected {len(shapes)} "
-            f"models, one per network. Received: {len(discriminators)}."
-        )
-    for discriminator, shape in zip(discriminators, shapes, strict=True):
-        with keras.StatelessScope():
-            verdict = discriminator(tf.zeros((2, *shape)), training=True)
-        if tuple(verdict.shape) != (2, 1):
-            raise ValueError(
-                "Invalid value for argument `discriminators`. Expected models from "
-                f"(batch, {', '.join(map(str, shape))}) to (batch, 1). Received: "
-                f"'{discriminator.name}' with output shape {tuple(verdict.shape)}."
-            )
 
 
 def check_number(argument, value, *, positive=False):

@@ -1,7 +1,6 @@
 """What `compile` makes of its arguments."""
 
 import dataclasses
-import inspect
 from numbers import Integral
 
 import keras
@@ -9,14 +8,9 @@ import tensorflow as tf
 from keras import ops
 
 from afd_tf import evaluation, losses, metrics
-from afd_tf.naming import lookup
+from afd_tf.classification import classification_loss
 from afd_tf.optimization import DEFAULTS, Phase, WeightDecay, check_ownership
 from afd_tf.step import Phases, TrainStep
-
-_NAMED_LOSSES = {
-    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-}
 
 ARGUMENTS = (
     *(f"{role}_{what}" for role in DEFAULTS for what in ("optimizer", "schedule")),
@@ -28,6 +22,7 @@ ARGUMENTS = (
     "label_smoothing",
     "metrics",
     "feature_every",
+    "placebo",
     "gradient_ratio_every",
     "total_steps",
 )
@@ -86,7 +81,7 @@ class CompiledParts:
             per_example = self.step.classification_loss(labels, scores)
             return losses.weighted_sum(per_example, weight), count
 
-        for name, z in zip(names, logits, strict=True):
+        for name, z in zip(names, logits[: len(names)], strict=True):
             values[f"{name}_loss"] = total(ops.cast(z, "float32"))
         values["loss"] = _mean_loss(names, values)
         # Logarithms of probabilities are logits of the same distribution.
@@ -125,6 +120,8 @@ def compile_parts(model, arguments):
                 f"Received: {name}={every!r}."
             )
     _check_feature_every(model, arguments["feature_every"])
+    if arguments["placebo"]:
+        _check_has_feature_update(model, "placebo", arguments["placebo"])
     step = TrainStep(
         names=tuple(model.network_names),
         method=model.method,
@@ -139,6 +136,7 @@ def compile_parts(model, arguments):
         feature_weight=model.feature_weight,
         fresh=model.forward == "fresh",
         feature_every=arguments["feature_every"],
+        placebo_seed=model.placebo_seed,
     )
     check_ownership(model.trainable_variables, step.phases)
     train_names, test_names = metrics.metric_names(model.network_names, model.method)
@@ -160,6 +158,8 @@ def _phases(model, arguments):
     for tap in model.taps:
         extractors += tap.extractor_variables
         everything += tap.extractor_variables + tap.head_variables
+    if model.branched is not None:  # branches share their trunk
+        everything = list(model.branched.trainable_variables)
     transfers = [v for layer in model.transfers for v in layer.trainable_variables]
     judges = [v for d in model.discriminators for v in d.trainable_variables]
     if feature and feature.joins_logit_loss:
@@ -188,13 +188,7 @@ def _phases(model, arguments):
 def _check_feature_every(model, every):
     if every == 1:
         return
-    feature = model.method.feature
-    if feature is None or feature.joins_logit_loss:
-        raise ValueError(
-            "Argument `feature_every` does not apply: method "
-            f"'{model.method.name}' has no update of its own on feature maps. "
-            f"Received: feature_every={every}. Leave it out."
-        )
+    _check_has_feature_update(model, "feature_every", every)
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync > 1 or isinstance(
         strategy, tf.distribute.MirroredStrategy
@@ -205,6 +199,32 @@ def _check_feature_every(model, every):
             f"Received: feature_every={every} under {type(strategy).__name__}. Leave "
             "it out, or build the model outside of the strategy's scope."
         )
+
+
+def _check_has_feature_update(model, argument, value):
+    feature = model.method.feature
+    if feature is None or feature.joins_logit_loss:
+        raise ValueError(
+            f"Argument `{argument}` does not apply: method '{model.method.name}' has "
+            f"no update of its own on feature maps. Received: {argument}={value}. "
+            "Leave it out."
+        )
+
+
+def placebo_seed(placebo):
+    """Return the seed of a placebo's noise, or None without one.
+
+    Raises:
+        ValueError: if `placebo` is neither a bool nor an int >= 1.
+    """
+    if isinstance(placebo, bool):
+        return keras.random.SeedGenerator() if placebo else None
+    if not isinstance(placebo, Integral) or placebo < 1:
+        raise ValueError(
+            "Invalid value for argument `placebo`. Expected True, False or an int >= "
+            f"1, the seed of the noise. Received: placebo={placebo!r}."
+        )
+    return keras.random.SeedGenerator(int(placebo))
 
 
 def check_alias(logit_optimizer):
@@ -237,6 +257,9 @@ def _check_optimizers(arguments):
 def serialize(parts):
     """Return the arguments of `compile` in serializable form."""
     config = dict(parts.arguments)
+    if config["placebo"]:
+        state = keras.ops.convert_to_numpy(parts.step.placebo_seed.state)
+        config["placebo"] = int(state[0])
     for phase in (
         parts.step.phases.logit,
         parts.step.phases.feature,
@@ -246,73 +269,3 @@ def serialize(parts):
             config[f"{phase.role}_optimizer"] = phase.serialized_optimizer()
             config[f"{phase.role}_schedule"] = phase.schedule
     return keras.saving.serialize_keras_object(config)
-
-
-def classification_loss(loss, label_smoothing):
-    """Return a function `(labels, logits) -> (batch,)` in nats per example.
-
-    Args:
-        loss: None (cross-entropy), a keras.losses.Loss, its name, or a function of
-            labels and logits that returns one value per example.
-        label_smoothing: float in [0, 1), for None.
-
-    Raises:
-        ValueError: if the loss takes probabilities, or smoothing is asked for twice.
-        TypeError: if it is not a loss.
-    """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(
-            "Invalid value for argument `label_smoothing`. Expected a float in [0, 1). "
-            f"Received: label_smoothing={label_smoothing!r}."
-        )
-    if loss is None:
-        return lambda labels, logits: losses.cross_entropy(
-            labels, logits, label_smoothing
-        )
-    if label_smoothing:
-        raise ValueError(
-            "Argument `label_smoothing` belongs to the default loss. Received: loss="
-            f"{loss!r} and label_smoothing={label_smoothing}. Give the smoothing to "
-            "your loss."
-        )
-    if isinstance(loss, str):
-        loss = lookup("loss", loss, _NAMED_LOSSES)(from_logits=True)
-    _refuse_probabilities(loss)
-    if isinstance(loss, keras.losses.Loss):
-        return _per_example(loss.call)
-    if not callable(loss):
-        raise TypeError(
-            "Invalid value for argument `loss`. Expected a keras.losses.Loss, its name "
-            f"or a function (labels, logits) -> (batch,). Received: loss={loss!r}."
-        )
-    return _per_example(loss)
-
-
-def _refuse_probabilities(loss):
-    name = getattr(loss, "__name__", type(loss).__name__)
-    takes = name in ("KLDivergence", "kl_divergence")
-    if isinstance(loss, keras.losses.Loss):
-        takes |= loss.get_config().get("from_logits") is False
-    elif inspect.isfunction(loss):
-        argument = inspect.signature(loss).parameters.get("from_logits")
-        takes |= argument is not None and argument.default is False
-    if takes:
-        raise ValueError(
-            "Invalid value for argument `loss`. Expected a loss on logits. Received: "
-            f"{name}, which takes probabilities. Pass from_logits=True to a "
-            "keras.losses class, or leave `loss` out for cross-entropy."
-        )
-
-
-def _per_example(loss):
-    def checked(labels, logits):
-        values = loss(labels, logits)
-        if len(values.shape) != 1:
-            raise ValueError(
-                "Invalid value for argument `loss`. Expected one value per example, "
-                f"shape (batch,). Received: shape {tuple(values.shape)}. Leave out the "
-                "mean over the batch."
-            )
-        return values
-
-    return checked

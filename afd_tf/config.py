@@ -124,11 +124,6 @@ def settings():
     return defaults | gin.get_bindings(f"{_MODULE}.train")
 
 
-def network_names():
-    """Return the names that `OnlineDistiller` would give the networks, or None."""
-    return gin.get_bindings(f"{_MODULE}.OnlineDistiller").get("names")
-
-
 def operative_text():
     """Return every parameter used so far in this process, defaults included."""
     return gin.operative_config_str(max_line_length=88)

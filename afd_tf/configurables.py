@@ -49,7 +49,8 @@ def table():
             experiment.train, "train", elsewhere=("workdir", "provenance", "dry_run")
         ),
         _configurable(
-            OnlineDistiller, elsewhere=("networks", "method", "topology", "name")
+            OnlineDistiller,
+            elsewhere=("networks", "method", "topology", "source", "name"),
         ),
         _configurable(
             OnlineDistiller.compile,

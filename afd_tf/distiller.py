@@ -1,17 +1,17 @@
 """The model that trains several networks together."""
 
 import keras
-import tensorflow as tf
 
-from afd_tf import building, compiling, evaluation, fitting, methods
+from afd_tf import building, evaluation, frozen, methods, wiring
 from afd_tf.naming import lookup
 from afd_tf.networks.tap import tap as tap_network
+from afd_tf.pretraining import Pretraining
 from afd_tf.summary import summarize
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
-class OnlineDistiller(fitting.Fitting):
-    """Train K >= 2 image classifiers together so that each learns from the others.
+class OnlineDistiller(Pretraining):
+    """Train image classifiers together so that each learns from the others.
 
     One step makes the logit-based update of all networks (E1), then updates all
     discriminators (E2), then all feature extractors and transfer layers through the
@@ -20,14 +20,18 @@ class OnlineDistiller(fitting.Fitting):
     Args:
         networks: list of at least two Functional or Sequential classifiers that end in
             logits `(batch, classes)`, of one input shape and one class count, without
-            shared layers.
+            shared layers. One is enough with a `source`; method "one" takes one and
+            makes branches of it.
         method: str (see `afd_tf.methods.names()`) or `afd_tf.methods.Method`. Default
             "afd".
-        topology: "cycle" (default: the source of network k is network k-1) or
-            "all_pairs".
+        topology: "cycle" (the source of network k is network k-1) or "all_pairs";
+            "from_source" with a `source`. Default None: "cycle", or "from_source".
+        source: keras.Model, a classifier that is trained already: every network learns
+            from it alone. It computes in inference mode, never changes and is no part
+            of metrics and ensemble; its `trainable` becomes False. Default None.
         tap: name of the layer whose output is the feature map; one name for all
-            networks or a list with a name or None for each. Default None: the last map
-            before the head.
+            networks or a list with a name or None for each, the source last. Default
+            None: the last map before the head.
         names: list of str, what to call the networks. Default: their own names, with
             `_2`, `_3`, ... where one occurs again.
         temperature: float > 0, T of E1. Default 3.
@@ -38,7 +42,7 @@ class OnlineDistiller(fitting.Fitting):
             are taken at the weights before the logit update. "fresh": maps are computed
             again after the logit update, the literal order of the paper.
         ensemble: "probabilities" (default: mean of softmax outputs) or "logits"
-            (softmax of the mean of logits).
+            (softmax of the mean of logits). Method "one": always that of its gate.
         checkpointing: False (default), True, or an int >= 2, how many segments a
             network is cut into. Training keeps the maps between segments and computes
             the rest anew in both backward passes, with equal results: two ResNet-56 at
@@ -66,8 +70,9 @@ class OnlineDistiller(fitting.Fitting):
         self,
         networks,
         method="afd",
-        topology="cycle",
+        topology=None,
         *,
+        source=None,
         tap=None,
         names=None,
         temperature=3.0,
@@ -82,19 +87,35 @@ class OnlineDistiller(fitting.Fitting):
         name="online_distiller",
         **kwargs,
     ):
-        networks = building.check_networks(networks)
-        network_names = building.unique_names(networks, names)
         method = methods.get(method)
+        building.check_source(method, source)
+        networks = building.check_networks(networks, method, source)
         lookup("forward", forward, {"shared": None, "fresh": None})
         lookup("ensemble", ensemble, evaluation.ENSEMBLES)
         temperature = building.check_number("temperature", temperature, positive=True)
         kl_weight = building.check_number("kl_weight", kl_weight)
         feature_weight = building.check_number("feature_weight", feature_weight)
+        alone = source is not None or bool(method.branches)
+        topology = wiring.choose_topology(topology, kl_topology, alone)
+        networks, branched = building.spread(networks, method, checkpointing)
+        network_names = building.unique_names(networks, names)
+        layers = building.tap_names(tap, len(networks), source is not None)
         taps = building.tap_all(
-            networks, tap, lambda n, layer: tap_network(n, layer, checkpointing)
+            networks, layers, lambda n, layer: tap_network(n, layer, checkpointing)
         )
-        wiring, all_discriminators = building.wire(
-            method, taps, topology, kl_topology, transfers, discriminators
+        shape, classes = taps[0].input_shape, taps[0].num_classes
+        frozen_source = source and frozen.freeze(
+            source, layers[-1], method, shape, classes
+        )
+        wired, all_discriminators = wiring.wire(
+            method,
+            taps,
+            topology,
+            kl_topology,
+            transfers,
+            discriminators,
+            source=frozen_source,
+            branched=branched,
         )
         super().__init__(name=name, **kwargs)
         self.method = method
@@ -107,34 +128,33 @@ class OnlineDistiller(fitting.Fitting):
         self.ensemble = ensemble
         self.checkpointing = checkpointing
         self.network_names = network_names
-        self.num_classes = taps[0].num_classes
+        self.num_classes = classes
         self.networks = networks
-        self.transfers = [layer for layer in wiring.transfers if layer is not None]
+        # Beside `networks`, whose trunk it shares: the gate is in it alone.
+        self.branched = branched and branched.joint
+        self.source = source
+        self.transfers = [layer for layer in wired.transfers if layer is not None]
         self.discriminators = all_discriminators
         # Plain objects: Keras saves what it tracks; taps share layers with networks.
-        self._wiring = wiring
-        self._own_layers = building.OwnLayers(
-            list(wiring.transfers) if transfers is not None else None,
+        self._wiring = wired
+        self._own_layers = wiring.OwnLayers(
+            list(wired.transfers) if transfers is not None else None,
             all_discriminators if discriminators is not None else None,
         )
-        self._compiled_parts = None
-        self.total_steps = self.add_weight(
-            name="total_steps", dtype="int64", initializer="zeros", trainable=False
-        )
-        self.first_step = self.add_weight(
-            name="first_step", dtype="int64", initializer="zeros", trainable=False
-        )
+        self.total_steps = self._counter("total_steps")
+        self.first_step = self._counter("first_step")
+        self._count_pretraining(self._counter)
         self.built = True
+
+    def _counter(self, name):
+        return self.add_weight(
+            name=name, dtype="int64", initializer="zeros", trainable=False
+        )
 
     @property
     def taps(self):
         """The networks' taps, a tuple of `afd_tf.networks.Tapped`."""
         return self._wiring.taps
-
-    @property
-    def phases(self):
-        """The compiled updates, or None before `compile`."""
-        return self._compiled_parts and self._compiled_parts.step.phases
 
     def call(self, inputs, training=False):
         """Return class probabilities.
@@ -147,144 +167,23 @@ class OnlineDistiller(fitting.Fitting):
             Dict from each network's name and "ensemble" to a float32 tensor
             `(batch, classes)`.
         """
-        logits = [network(inputs, training=training) for network in self.networks]
+        logits = self.logits(inputs, training)
         return evaluation.probabilities(self.network_names, logits, self.ensemble)
 
-    def compile(
-        self,
-        logit_optimizer=None,
-        feature_optimizer=None,
-        discriminator_optimizer=None,
-        loss=None,
-        *,
-        optimizer=None,
-        logit_schedule="auto",
-        feature_schedule="auto",
-        discriminator_schedule="auto",
-        weight_decay="coupled",
-        logit_weight_decay=1e-4,
-        feature_weight_decay=1e-1,
-        discriminator_weight_decay=1e-1,
-        decay_normalization=True,
-        decay_bias=True,
-        label_smoothing=0.0,
-        metrics=None,
-        feature_every=1,
-        gradient_ratio_every=50,
-        total_steps=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile=False,
-    ):
-        """Set how to train; without arguments, as the paper does.
+    def logits(self, images, training=False):
+        """Return the logits of every network, then those of their gate if there is one.
 
         Args:
-            logit_optimizer: keras optimizer for E1. Default: SGD 0.1, momentum 0.9.
-            optimizer: what Keras calls it; the same as `logit_optimizer`.
-            feature_optimizer: keras optimizer for E3 (extractors and transfer layers).
-                Default: Adam 2e-5.
-            discriminator_optimizer: keras optimizer for E2. Default: Adam 2e-5.
-            loss: keras.losses.Loss from logits, its name, or a function
-                `(labels, logits) -> (batch,)`. Default: cross-entropy with integer
-                labels `(batch,)` or class probabilities `(batch, classes)`.
-            logit_schedule: name or object of `afd_tf.schedules`, or None for a constant
-                learning rate. "auto": x0.1 at 1/2 and 3/4 of training with the default
-                optimizer, None with one of yours.
-            feature_schedule: likewise; "auto" is x0.1 at 1/4 and 1/2.
-            discriminator_schedule: as `feature_schedule`.
-            weight_decay: "coupled" (L2 in the gradients), "decoupled" (Keras' own) or
-                "none".
-            logit_weight_decay: float >= 0. Default 1e-4.
-            feature_weight_decay: float >= 0. Default 0.1.
-            discriminator_weight_decay: float >= 0. Default 0.1.
-            decay_normalization: bool, whether gammas and betas decay. Default True.
-            decay_bias: bool, whether biases decay. Default True.
-            label_smoothing: float in [0, 1), for the default loss.
-            metrics: list of keras metrics, computed for each network's probabilities as
-                `{network}_{metric}`.
-            feature_every: int n, make the feature-map-based update in every n-th step
-                only, from the first on, and on one device. The metrics of an epoch
-                without such a step are 0. Default 1, as the paper does.
-            gradient_ratio_every: int, steps between two computations of
-                `{network}_gradient_ratio`. Default 50.
-            total_steps: int, length of training for the schedules. Default None: each
-                call of `fit` is a training of its `epochs`.
-            run_eagerly: bool, as in Keras.
-            steps_per_execution: int, as in Keras.
-            jit_compile: bool, use XLA. Default False: on a CPU it is slower.
+            images: float tensor `(batch, height, width, channels)`.
+            training: bool.
 
-        Raises:
-            ValueError: if arguments contradict each other; the message says which.
+        Returns:
+            List of float tensors `(batch, classes)`.
         """
-        arguments = {k: v for k, v in locals().items() if k in compiling.ARGUMENTS}
-        if optimizer is not None:
-            compiling.check_alias(logit_optimizer)
-            arguments["logit_optimizer"] = optimizer
-        with self.distribute_strategy.scope():
-            parts = compiling.compile_parts(self, arguments)
-            super().compile(
-                optimizer=parts.step.phases.logit.optimizer,
-                run_eagerly=run_eagerly,
-                steps_per_execution=steps_per_execution,
-                jit_compile=bool(jit_compile) and jit_compile != "auto",
-                auto_scale_loss=False,
-            )
-            # Attributes of their own, so that Keras saves all three with the model.
-            feature, judge = parts.step.phases.feature, parts.step.phases.discriminator
-            self.feature_optimizer = feature and feature.optimizer
-            self.discriminator_optimizer = judge and judge.optimizer
-            self._compiled_parts = parts
-            self.first_step.assign(0)
-            self.total_steps.assign(total_steps or 0)
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return {}
-        config = compiling.serialize(self._compiled_parts)
-        for name in ("run_eagerly", "steps_per_execution", "jit_compile"):
-            config[name] = getattr(self, name)
-        return config
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
-    def train_step(self, data):
-        images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
-        images = evaluation.check_images(images, self.taps[0].input_shape)
-        labels = evaluation.check_labels(labels, self.num_classes)
-        weight = evaluation.check_weight(weight)
-        evaluation.warn_of_raw_pixels(images, self.networks)
-        parts = self._compiled_parts
-        step = tf.cast(self.optimizer.iterations, tf.int64) - self.first_step
-        for phase in parts.step.phases:
-            phase.set_learning_rate(step, self.total_steps)
-        due = parts.ratio_due(self.optimizer.iterations)
-        exchange_due = parts.exchange_due()
-        logits, values = parts.step(images, labels, weight, due, exchange_due)
-        parts.update_train(labels, logits, values, self.ensemble)
-        return self.get_metrics_result()
-
-    def test_step(self, data):
-        images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
-        images = evaluation.check_images(images, self.taps[0].input_shape)
-        labels = evaluation.check_labels(labels, self.num_classes)
-        weight = evaluation.check_weight(weight)
-        logits = [network(images, training=False) for network in self.networks]
-        self._compiled_parts.update_test(labels, logits, weight, self.ensemble)
-        return self.get_metrics_result()
-
-    @property
-    def metrics(self):
-        parts = self._compiled_parts
-        if parts is None:
-            return []
-        own = parts.test_metrics if self.evaluating else parts.train_metrics
-        return [own, *(metric for each in parts.user_metrics for metric in each)]
-
-    @property
-    def length_is_fixed(self):
-        """Whether `compile` was told the total number of steps."""
-        return self._compiled_parts.arguments["total_steps"] is not None
+        branched = self._wiring.branched
+        if branched is not None:
+            return branched.forward(images, training)
+        return [network(images, training=training) for network in self.networks]
 
     def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
         """Print networks, taps, the layers between them and the optimizers."""
@@ -295,12 +194,16 @@ class OnlineDistiller(fitting.Fitting):
         own = self._own_layers
         options = (
             *("method", "topology", "temperature", "kl_weight", "feature_weight"),
-            *("kl_topology", "forward", "ensemble", "checkpointing"),
+            *("kl_topology", "forward", "ensemble", "checkpointing", "source"),
         )
         config = {name: getattr(self, name) for name in options}
-        config["networks"] = list(self.networks)
+        branched = self._wiring.branched is not None
+        config["networks"] = list(self.networks[:1] if branched else self.networks)
         config["names"] = list(self.network_names)
         config["tap"] = [tap.layer_name for tap in self.taps]
+        if self.source is not None:
+            tap = self._wiring.source.tap
+            config["tap"].append(tap and tap.layer_name)
         config["discriminators"] = own.discriminators
         config["transfers"] = own.transfers
         return {

@@ -25,15 +25,18 @@ def probabilities(names, logits, ensemble):
 
     Args:
         names: list of str.
-        logits: list of float tensors `(batch, classes)`.
-        ensemble: "probabilities" or "logits", see `OnlineDistiller`.
+        logits: list of float tensors `(batch, classes)`, one per name; one more where
+            a gate forms the ensemble.
+        ensemble: "probabilities" or "logits", see `OnlineDistiller`; without a gate.
 
     Returns:
         Dict from name, and "ensemble", to float32 tensors `(batch, classes)`.
     """
     logits = [ops.cast(z, "float32") for z in logits]
-    result = {n: ops.softmax(z, axis=-1) for n, z in zip(names, logits, strict=True)}
-    result["ensemble"] = ENSEMBLES[ensemble](logits)
+    own, gated = logits[: len(names)], logits[len(names) :]
+    result = {n: ops.softmax(z, axis=-1) for n, z in zip(names, own, strict=True)}
+    together = ops.softmax(gated[0], axis=-1) if gated else ENSEMBLES[ensemble](own)
+    result["ensemble"] = together
     return result
 
 

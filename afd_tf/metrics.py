@@ -75,7 +75,10 @@ def metric_names(network_names, method):
             per_network += [
                 f"discriminator_{what}" for what in ("loss", "real", "own", "accuracy")
             ]
-    return ["loss", *_each(network_names, per_network), *ensemble], evaluation
+    training = ["loss", *_each(network_names, per_network), *ensemble]
+    if method.branches:
+        training.append("ensemble_loss")
+    return training, evaluation
 
 
 def _each(network_names, names):

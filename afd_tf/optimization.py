@@ -102,7 +102,7 @@ class Phase:
         if isinstance(schedule, str) and schedule == "auto":
             schedule = make_schedule() if optimizer is None else None
         optimizer = make_optimizer() if optimizer is None else optimizer
-        self.optimizer = _in_this_strategy(keras.optimizers.get(optimizer))
+        self.optimizer = in_this_strategy(keras.optimizers.get(optimizer))
         self.role = role
         self.schedule = schedules.get(schedule, f"{role}_schedule")
         self.decay = decay
@@ -225,9 +225,12 @@ class Phase:
         )
 
 
-def _in_this_strategy(optimizer):
-    # An optimizer belongs to the strategy in whose scope it was made; users make theirs
-    # outside. Before it is built it has no state to lose.
+def in_this_strategy(optimizer):
+    """Return the optimizer, or a new one of its kind if it may be another strategy's.
+
+    An optimizer belongs to the strategy in whose scope it was made; users make theirs
+    outside. Before it is built it has no state to lose.
+    """
     if optimizer.built or not tf.distribute.has_strategy():
         return optimizer
     return type(optimizer).from_config(optimizer.get_config())

@@ -1,4 +1,4 @@
-"""The training step: E1, then E2, then E3 (paper.md's numbering, section 3)."""
+"""The training step: E1, then E2, then E3 (docs/equations.md)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,9 +9,11 @@ from keras import ops
 
 from afd_tf import losses
 from afd_tf.backlog import bound_backlog
-from afd_tf.building import Wiring
+from afd_tf.gradient_ratio import gradient_ratios
 from afd_tf.methods import Method
 from afd_tf.optimization import Phase
+from afd_tf.placebo import noise_like
+from afd_tf.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ class TrainStep:
         feature_weight: factor on the feature-map-based loss.
         fresh: whether maps are computed again after the logit update.
         feature_every: steps from one E2 and E3 update to the next.
+        placebo_seed: keras SeedGenerator of the noise that replaces the gradients of
+            the feature-map-based loss, or None.
     """
 
     names: tuple[str, ...]
@@ -58,6 +62,7 @@ class TrainStep:
     feature_weight: float
     fresh: bool
     feature_every: int
+    placebo_seed: keras.random.SeedGenerator | None
 
     def __call__(self, images, labels, weight, ratio_due, exchange_due):
         """Update everything once.
@@ -71,8 +76,8 @@ class TrainStep:
                 at where `feature_every` is 1.
 
         Returns:
-            List of float32 logits `(batch, classes)` per network, and a dict from
-            metric to `(total, count)`.
+            List of float32 logits `(batch, classes)` per network, then those of their
+            gate if there is one, and a dict from metric to `(total, count)`.
         """
         batch = tf.shape(images)[0]
         count = tf.cast(batch, tf.float32)
@@ -85,17 +90,23 @@ class TrainStep:
             return phase.scale_loss(tf.add_n([mean, *extra]))
 
         phases, feature = self.phases, self.method.feature
+        source = self.wiring.source
+        constants = source.forward(images) if source else ([], [])
         with tf.GradientTape(persistent=True) as tape:
             maps, logits = self._forward(images)
-            totals = self._logit_losses(labels, logits, weight, values, count)
+            maps = maps + constants[0]
+            known = logits + constants[1]
+            totals = self._logit_losses(labels, known, weight, values, count)
             messages = self._messages(maps)
             if feature and feature.joins_logit_loss:
                 extra = self._feature_losses(messages, maps, weight, values, count)
                 totals = [e1 + e for e1, e in zip(totals, extra, strict=True)]
-            own = [self._regularisation(tap.network) for tap in self.wiring.taps]
-            for name, total, extra in zip(self.names, totals, own, strict=True):
+            own = self._network_regularisation()
+            for name, total, extra in zip(self._heads(), totals, own, strict=True):
                 values[f"{name}_loss"] = (total + extra * count, count)
             logit_loss = objective(phases.logit, totals, own)
+        # Before an update, which may change it.
+        logit_scale = phases.logit.scale_loss(tf.constant(1.0))
         gradients = tape.gradient(logit_loss, phases.logit.variables)
         if phases.feature is None:
             phases.logit.apply(gradients)
@@ -107,7 +118,7 @@ class TrainStep:
         def exchange():
             found, passed = {}, (tape, maps, messages)
             if self.fresh:
-                passed = self._fresh_pass(images)
+                passed = self._fresh_pass(images, constants[0])
             if self.method.adversarial:
                 with tf.GradientTape() as judge_tape:
                     shown = passed[-1]
@@ -122,7 +133,16 @@ class TrainStep:
                 return objective(phases.feature, totals)
 
             feature_gradients = self._feature_gradients(*passed, feature_loss)
-            found.update(self._gradient_ratios(gradients, feature_gradients, ratio_due))
+            found.update(
+                self._gradient_ratios(
+                    gradients, feature_gradients, logit_scale, ratio_due
+                )
+            )
+            if self.placebo_seed is not None:
+                step = phases.logit.inner_optimizer._iterations.value
+                feature_gradients = noise_like(
+                    feature_gradients, self.placebo_seed.state.value, step
+                )
             if not self.fresh:
                 bound_backlog()
                 phases.logit.apply(gradients)
@@ -141,10 +161,15 @@ class TrainStep:
             values.update(tf.cond(exchange_due, exchange, rest))
         return logits, values
 
-    def _fresh_pass(self, images):
+    def _heads(self):
+        """Names of what has a loss on labels: networks, and their gate if any."""
+        return [*self.names, "ensemble"] if self.wiring.branched else self.names
+
+    def _fresh_pass(self, images, constant_maps):
         # StatelessScope: BN statistics move in the first pass only.
         with tf.GradientTape() as tape, keras.StatelessScope():
             maps, _ = self._forward(images)
+            maps = maps + constant_maps
             messages = self._messages(maps)
         return tape, maps, messages
 
@@ -160,7 +185,10 @@ class TrainStep:
         return tape.gradient(
             messages,
             self.phases.feature.variables,
-            output_gradients=map_tape.gradient(loss, shown),
+            # What is but a target has no gradient; None would stand for ones.
+            output_gradients=map_tape.gradient(
+                loss, shown, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            ),
         )
 
     def _exchange_names(self):
@@ -171,6 +199,8 @@ class TrainStep:
         return [f"{network}_{name}" for network in self.names for name in names]
 
     def _forward(self, images):
+        if self.wiring.branched:
+            return [], self.wiring.branched.forward(images, training=True)
         passes = [tap.forward(images, training=True) for tap in self.wiring.taps]
         maps, logits = zip(*passes, strict=True)
         return list(maps), [ops.cast(z, "float32") for z in logits]
@@ -182,7 +212,7 @@ class TrainStep:
         return self.method.feature.messages(maps, wiring.transfers, wiring.sources)
 
     def _logit_losses(self, labels, logits, weight, values, count):
-        """E1 per network, summed over the batch."""
+        """E1 per network, summed over the batch; then the gate's cross-entropy."""
         totals = []
         for k, name in enumerate(self.names):
             own = self.classification_loss(labels, logits[k])
@@ -199,6 +229,9 @@ class TrainStep:
                 values[f"{name}_kl"] = (kl, count)
                 total = total + self.kl_weight * kl
             totals.append(total)
+        if self.wiring.branched:
+            gated = self.classification_loss(labels, logits[-1])
+            totals.append(losses.weighted_sum(gated, weight))
         return totals
 
     def _feature_losses(self, messages, maps, weight, values, count):
@@ -235,49 +268,31 @@ class TrainStep:
             )
         return totals
 
+    def _network_regularisation(self):
+        """Regularisation of each of `_heads`; a shared trunk's counts once."""
+        if self.wiring.branched:
+            none = [tf.constant(0.0)] * len(self.names)
+            return [*none, self._regularisation(self.wiring.branched.joint)]
+        return [self._regularisation(tap.network) for tap in self.wiring.taps]
+
     def _regularisation(self, model):
         """Sum of a model's own regularisation losses (`model.losses`)."""
         terms = [tf.cast(loss, tf.float32) for loss in model.losses]
         return tf.add_n(terms) if terms else tf.constant(0.0)
 
-    def _gradient_ratios(self, logit_gradients, feature_gradients, due):
-        """Norm of E3's over E1's gradient on each G_k, before weight decay."""
-        phases = self.phases
-        logit = _by_variable(phases.logit, logit_gradients)
-        feature = _by_variable(phases.feature, feature_gradients)
-        # Loss scaling, where there is any, is not part of the ratio.
-        scale = phases.logit.scale_loss(1.0) / phases.feature.scale_loss(1.0)
-
-        def ratio(tap):
-            ids = [id(v) for v in tap.extractor_variables]
-            if not ids:  # a frozen network
-                return tf.constant(0.0)
-            return tf.math.divide_no_nan(
-                tf.linalg.global_norm([feature[i] for i in ids]) * scale,
-                tf.linalg.global_norm([logit[i] for i in ids]),
-            )
-
-        taps = self.wiring.taps
-        ratios = tf.cond(
+    def _gradient_ratios(self, gradients, feature_gradients, logit_scale, due):
+        feature = self.phases.feature
+        ratios, counted = gradient_ratios(
+            self.wiring.taps,
+            (self.phases.logit.variables, gradients),
+            (feature.variables, feature_gradients),
+            logit_scale / feature.scale_loss(tf.constant(1.0)),
             due,
-            lambda: tf.stack([ratio(tap) for tap in taps]),
-            lambda: tf.zeros(len(taps)),
         )
-        # Loss scaling skips steps whose gradients overflow; so does the mean.
-        finite = tf.math.is_finite(ratios)
-        counted = tf.cast(finite & due, tf.float32)
-        ratios = tf.where(finite, ratios, 0.0)
         return {
             f"{name}_gradient_ratio": (ratios[k], counted[k])
             for k, name in enumerate(self.names)
         }
-
-
-def _by_variable(phase, gradients):
-    return {
-        id(v): None if g is None else tf.cast(g, tf.float32)
-        for v, g in zip(phase.variables, gradients, strict=True)
-    }
 
 
 def _count(condition):

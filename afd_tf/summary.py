@@ -12,7 +12,9 @@ def summarize(model):
     """
     rows = [("network", "parameters", "tap", "feature map", "learns from")]
     wiring = model._wiring
+    # Who is no network itself, but a source, stands behind the networks.
     names = model.network_names
+    known = [*names, model.source.name if model.source is not None else "gate"]
     for k, (name, tap) in enumerate(zip(names, wiring.taps, strict=True)):
         learns = wiring.sources[k] if model.method.feature else wiring.kl_sources[k]
         if not (model.method.feature or model.method.kl):
@@ -23,7 +25,7 @@ def summarize(model):
                 f"{tap.network.count_params():,}",
                 tap.layer_name,
                 "x".join(map(str, tap.map_shape)),
-                ", ".join(names[j] for j in learns) or "-",
+                ", ".join(known[j] for j in learns) or "-",
             )
         )
     lines = [
@@ -36,6 +38,7 @@ def summarize(model):
             if t.note
         ),
         *_checkpointing(names, wiring.taps),
+        *_source(model.source),
         _layers("discriminators", model.discriminators),
         _layers("transfer layers", model.transfers),
     ]
@@ -53,6 +56,12 @@ def _checkpointing(names, taps):
         for name, tap in zip(names, taps, strict=True)
     )
     return [f"checkpointing: {', '.join(counts)}"]
+
+
+def _source(source):
+    if source is None:
+        return []
+    return [f"frozen source: {source.name} (parameters: {source.count_params():,})"]
 
 
 def _layers(what, layers):

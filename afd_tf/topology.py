@@ -13,7 +13,12 @@ def all_pairs(count):
     return tuple(tuple(j for j in range(count) if j != k) for k in range(count))
 
 
-TOPOLOGIES = {"cycle": cycle, "all_pairs": all_pairs}
+def from_source(count):
+    """Every network learns from one more alone, of index `count`: it learns nothing."""
+    return ((count,),) * count
+
+
+TOPOLOGIES = {"cycle": cycle, "all_pairs": all_pairs, "from_source": from_source}
 
 
 def sources(topology, count):
@@ -21,11 +26,11 @@ def sources(topology, count):
 
     Args:
         topology: str, one of `TOPOLOGIES`.
-        count: int >= 2, number of networks.
+        count: int, number of networks that learn.
 
     Returns:
         Tuple of `count` tuples of indices: element k holds the networks that network k
-        learns from.
+        learns from. Index `count` is a source that learns nothing itself.
 
     Raises:
         ValueError: if `topology` is unknown (the nearest name is suggested).

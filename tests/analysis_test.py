@@ -230,6 +230,21 @@ def test_networks_are_compared_over_ragged_batches_as_over_all_at_once(three):
     assert list(found["networks"]) == ["a", "b", "c", "ensemble"]
 
 
+def test_branches_are_together_what_their_gate_says():
+    network = networks.build("resnet8", 3, (8, 8, 2))
+    distiller = OnlineDistiller([network], "one")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 8, 8, 2)).astype("float32")
+    dataset = tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 3, 40))).batch(16)
+    found = analysis.compare(distiller, dataset)
+    together = np.asarray(distiller(x)["ensemble"]).max(axis=1).mean()
+    mean = np.mean([np.asarray(own(x)) for own in distiller.networks], axis=0)
+    assert abs(together - np.asarray(tf.nn.softmax(mean)).max(axis=1).mean()) > 1e-4
+    confidence = found["networks"]["ensemble"]["confidence"]
+    assert confidence == pytest.approx(together, rel=1e-5)
+    assert list(found["networks"])[:-1] == distiller.network_names
+
+
 def test_the_package_gives_the_analysis_by_its_name():
     assert afd_tf.analysis is analysis
 

@@ -267,6 +267,21 @@ def test_a_step_whose_gradients_overflow_is_left_out_of_the_ratio():
     assert second["a_gradient_ratio"] > 0
 
 
+def test_a_loss_scale_that_grows_within_a_step_is_not_in_the_ratio():
+    ratios = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(1)
+        model = tiny.distiller(names=["a", "b"], rates=(0, 0.1, 0.1), forward="fresh")
+        if policy == "mixed_float16":
+            growing = model.optimizer
+            growing.step_counter.assign(growing.dynamic_growth_steps - 1)
+        logs = model.train_on_batch(*tiny.batch(), return_dict=True)
+        ratios.append(logs["a_gradient_ratio"])
+    assert float(growing.dynamic_scale) == 2 * growing.initial_scale
+    np.testing.assert_allclose(ratios[1], ratios[0], rtol=0.05)
+
+
 @pytest.mark.multi_device
 @pytest.mark.parametrize("method", ["afd", "l1_kd", "dml"])
 @pytest.mark.parametrize("forward", ["shared", "fresh"])

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from afd_tf import config, methods, topology
+from afd_tf import config, methods
 from afd_tf.training import experiment
 
 ROOT = Path(__file__).resolve().parent.parent / "gin"
-FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.gin"))
+# Cells and studies, and what they share, are read in reproduce_plan_test.py.
+FILES = sorted(
+    name
+    for name in (str(path.relative_to(ROOT)) for path in ROOT.rglob("*.gin"))
+    if not name.startswith(("paper/", "studies/", "protocols/reduced/"))
+)
 PAIRINGS = [name for name in FILES if name.startswith("pairings/")]
 NETWORKS = [name for name in FILES if name.startswith("networks/")]
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
@@ -129,8 +134,8 @@ def tiny_network(channels):
     return build
 
 
-@pytest.mark.parametrize("method", methods.names())
-@pytest.mark.parametrize("who", sorted(topology.TOPOLOGIES))
+@pytest.mark.parametrize("method", sorted({*methods.names()} - {"kd", "one"}))
+@pytest.mark.parametrize("who", ["all_pairs", "cycle"])
 def test_every_method_takes_a_step_in_every_topology_of_three(method, who):
     if who != "cycle" and method == "vanilla":
         pytest.skip("nobody learns from anybody")

@@ -14,6 +14,13 @@ OPTIMIZERS = {
     "momentum": partial(keras.optimizers.SGD, 0.1, momentum=0.9),
     "nesterov": partial(keras.optimizers.SGD, 0.1, momentum=0.9, nesterov=True),
     "clipped": partial(keras.optimizers.SGD, 0.1, momentum=0.9, clipnorm=0.1),
+    "averaged": partial(
+        keras.optimizers.SGD, 0.1, momentum=0.9, use_ema=True, ema_momentum=0.5
+    ),
+    "scheduled": partial(
+        keras.optimizers.Adam,
+        keras.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.01, 1e-3, 1e-4]),
+    ),
     "accumulated": partial(keras.optimizers.Adam, 0.01, gradient_accumulation_steps=2),
     "adam": partial(keras.optimizers.Adam, 0.01, beta_1=0.8, epsilon=1e-3),
     "adamw": partial(keras.optimizers.AdamW, 0.01, weight_decay=0.1),
@@ -25,6 +32,8 @@ WITH_KERNELS = {
     "momentum": {"ResourceApplyKerasMomentum"},
     "nesterov": {"ResourceApplyKerasMomentum"},
     "clipped": {"ResourceApplyKerasMomentum"},
+    "averaged": {"ResourceApplyKerasMomentum"},
+    "scheduled": {"ResourceApplyAdam"},
     "adam": {"ResourceApplyAdam"},
     "adamw": {"ResourceApplyAdam"},
     "amsgrad": set(),
@@ -108,3 +117,36 @@ def test_what_the_user_does_to_the_learning_rate_is_left_alone():
     half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
     whole, _ = train(partial(keras.optimizers.SGD, 0.05), kernels=True, steps=1)
     np.testing.assert_allclose(half[0], whole[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nesterov", "adam"])
+def test_rows_that_an_embedding_did_not_look_up_get_what_keras_gives_them(name):
+    results = []
+    for kernels in (False, True):
+        table = keras.Variable(np.arange(6.0).reshape(3, 2))
+        optimizer = OPTIMIZERS[name]()
+        optimizer.build([table])
+        if kernels:
+            use_kernels(optimizer)
+        for _ in range(3):
+            rows = tf.IndexedSlices(tf.ones((2, 2)), tf.constant([0, 2]), (3, 2))
+            optimizer.apply([rows], [table])
+        results.append([np.array(v) for v in [table, *optimizer.variables]])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_scaled_losses_are_unscaled_before_the_kernels():
+    results = []
+    for scaled in (False, True):
+        variable = keras.Variable([1.0, -2.0])
+        optimizer = inner = OPTIMIZERS["nesterov"]()
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+        optimizer.build([variable])
+        use_kernels(inner)
+        for _ in range(3):
+            gradient = tf.constant([0.5, 0.25]) * (8.0 if scaled else 1.0)
+            optimizer.apply([gradient], [variable])
+        results.append(np.array(variable))
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6)

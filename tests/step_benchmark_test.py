@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
+
+import afd_tf
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
@@ -76,10 +80,111 @@ def test_ratios_are_those_that_their_names_say():
     )
 
 
+@pytest.mark.usefixtures("tools")
+def test_ratios_of_one_network_are_those_that_their_names_say():
+    import benchmark_step
+
+    normalized = "fused, but for Keras' normalisation"
+    ratios = benchmark_step.alone_ratios(
+        {
+            "fused, float32": 100.0,
+            f"{normalized}, float32": 130.0,
+            "stock, float32": 150.0,
+            "fused, bfloat16": 50.0,
+            f"{normalized}, bfloat16": 80.0,
+            "stock, bfloat16": 90.0,
+        }
+    )
+    assert ratios == {
+        "stock_over_fused_resnet20_float32": 1.5,
+        "stock_over_fused_resnet20_bfloat16": 1.8,
+        "stock_over_fused_normalization_resnet20_float32": 1.3,
+        "stock_over_fused_normalization_resnet20_bfloat16": 1.6,
+        "fused_float32_over_bfloat16_resnet20": 2.0,
+    }
+
+
+@pytest.mark.usefixtures("tools")
+def test_the_stock_network_is_resnet20():
+    from benchmarks import cases
+
+    ours, stock = cases.equal(1)[0], cases.keras_resnet20()
+    assert [v.shape for v in stock.weights] == [v.shape for v in ours.weights]
+    layers = {type(layer).__module__.split(".")[0] for layer in stock.layers}
+    assert layers == {"keras"}
+
+
+@pytest.mark.usefixtures("tools")
+def test_pytorch_side_computes_the_same_losses():
+    torch = pytest.importorskip("torch", reason="needs the requirements of [bench]")
+    from benchmarks import cases, torch_afd
+
+    theirs = torch_afd.build()
+    *networks, transfer_1, transfer_2, judge_1, judge_2 = cases.parts()
+    model_transfers, judges = [transfer_1, transfer_2], [judge_1, judge_2]
+    random = np.random.default_rng(0)
+    labels = random.integers(0, cases.CLASSES, 6)
+    maps = [random.normal(size=(6, 8, 8, c)).astype("float32") for c in (64, 128)]
+
+    def copy(layer, module):
+        """Copy weights; kernels mirrored, for padding is on the other side."""
+        kernel, *rest = (v.numpy() for v in layer.trainable_variables)
+        if kernel.ndim == 4:
+            kernel = kernel[::-1, ::-1].transpose(3, 2, 0, 1)
+        for parameter, value in zip(
+            module.parameters(), [kernel.T if kernel.ndim == 2 else kernel, *rest]
+        ):
+            parameter.data.copy_(torch.tensor(value.copy()))
+
+    def weighted(model):
+        return [layer for layer in model.layers if layer.trainable_variables]
+
+    def as_torch(tensor):
+        mirrored = np.asarray(tensor)[:, ::-1, ::-1]
+        return torch.tensor(mirrored.transpose(0, 3, 1, 2).copy())
+
+    for network, module in zip(networks, theirs.networks, strict=True):
+        copy(network.get_layer("logits"), module.logits)
+    for transfer, module in zip(model_transfers, theirs.transfers, strict=True):
+        copy(transfer, module)
+    for judge, module in zip(judges, theirs.judges, strict=True):
+        modules = [m for m in module.modules() if list(m.parameters(recurse=False))]
+        for layer, part in zip(weighted(judge), modules, strict=True):
+            copy(layer, part)
+
+    logits = [
+        n.get_layer("logits")(h.mean((1, 2)))
+        for n, h in zip(networks, maps, strict=True)
+    ]
+    expected = sum(
+        tf.reduce_mean(
+            afd_tf.losses.cross_entropy(labels, logits[k])
+            + afd_tf.losses.kl_divergence(logits[k - 1], logits[k], 3.0)
+        )
+        for k in (0, 1)
+    )
+    shown = [t(h) for t, h in zip(model_transfers, maps, strict=True)]
+    real = [judges[k](shown[k - 1], training=True) for k in (0, 1)]
+    own = [judges[k](shown[k], training=True) for k in (0, 1)]
+    e2 = sum(tf.reduce_mean((1 - r) ** 2) for r in real)
+    e2 += sum(tf.reduce_mean(o**2) for o in own)
+    e3 = sum(tf.reduce_mean((1 - o) ** 2) for o in own)
+
+    with torch.no_grad():
+        found = theirs.transferred([as_torch(h) for h in maps])
+        their_maps = [as_torch(h) for h in maps]
+        their_e1 = theirs.logit_loss(their_maps, torch.tensor(labels))
+        np.testing.assert_allclose(float(their_e1), expected, rtol=1e-5)
+        for ours, theirs_shown in zip(shown, found, strict=True):
+            np.testing.assert_allclose(theirs_shown, as_torch(ours), atol=1e-5)
+        np.testing.assert_allclose(float(theirs.judge_loss(found)), e2, rtol=1e-4)
+        np.testing.assert_allclose(float(theirs.generator_loss(found)), e3, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_writes_figures(tmp_path):
     path = tmp_path / "figures.json"
-    parts = ["step", "normalization", "count", "memory", "start"]
+    parts = ["step", "alone", "count", "memory", "start"]
     subprocess.run(
         [sys.executable, TOOLS / "benchmark_step.py", "--rounds=1", "--batch_size=2"]
         + [f"--part={part}" for part in parts]
@@ -93,7 +198,7 @@ def test_the_command_measures_and_writes_figures(tmp_path):
         "seconds_to_first_step",
         "memory_afd_over_vanilla_float32",
         "shared_over_limit_float32",
-        "stock_over_fused_resnet20",
+        "stock_over_fused_resnet20_float32",
         "fused_float32_over_bfloat16_resnet20",
         "four_over_two_networks",
     } <= figures["ratios"].keys()

@@ -21,12 +21,31 @@ def network(channels=4, *, name=None, normalization=False, classes=CLASSES, **co
     return keras.Model(inputs, outputs, name=name)
 
 
+def staged(channels=4, *, name=None, normalization=False):
+    """Return a classifier of two stages, the second of half the resolution."""
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(channels, 3, padding="same", name="stem")(inputs)
+    x = keras.layers.Activation("tanh", name="shared_map")(x)
+    x = keras.layers.Conv2D(channels, 3, 2, padding="same", name="stage")(x)
+    if normalization:
+        x = keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
+    x = keras.layers.Activation("tanh", name="map")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(CLASSES, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
 def batch(size=8, seed=0):
     """Return images `(size, 6, 6, 2)` and labels `(size,)`."""
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(size, 6, 6, 2)).astype("float32")
     labels = rng.integers(0, CLASSES, size).astype("int32")
     return tf.constant(images), tf.constant(labels)
+
+
+def dataset(size=16, batch_size=8, seed=0):
+    """Return a `tf.data.Dataset` of batches of images and labels."""
+    return tf.data.Dataset.from_tensor_slices(batch(size, seed)).batch(batch_size)
 
 
 def afd(**options):
@@ -52,6 +71,16 @@ def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None,
     own = {"weight_decay": "none", "run_eagerly": True, **(compiled or {})}
     model.compile(**{**optimizers, **own})
     return model
+
+
+def of_method(method, normalization=False, **options):
+    """Return a distiller of any method, a string, with what that method needs."""
+    if method == "one":
+        return distiller([staged(normalization=normalization)], method, **options)
+    networks = [network(4), network(6), network(4, normalization=normalization)]
+    if method == "kd":
+        options["source"] = network(8)
+    return distiller(networks, afd() if method == "afd" else method, **options)
 
 
 def values(variables):

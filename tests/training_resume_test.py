@@ -117,6 +117,11 @@ MANY = [
     ("stops", "changes"),
     [
         pytest.param(FEW, QUICK, id="few stops"),
+        pytest.param(
+            FEW,
+            {**QUICK, "epochs": 3, "evaluate_every": 2},
+            id="evaluated now and then",
+        ),
         pytest.param(MANY, {}, id="many stops", marks=pytest.mark.slow),
         pytest.param(
             MANY[1:3],

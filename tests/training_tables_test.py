@@ -1,125 +1,93 @@
+"""Tables as text, Markdown and CSV, and the chart."""
+
+import csv
+import io
 import json
+import sys
 
 import pytest
+from training_comparison_test import run, study
 
-from afd_tf.training import tables
-
-
-def run(path, accuracy, *, seed=0, config="train.epochs = 2\n", finished=True):
-    path.mkdir(parents=True)
-    (path / "config.gin").write_text(f"{config}train.seed = {seed}\n")
-    (path / "metrics.csv").write_text("epoch\n1\n")
-    results = {
-        "method": "afd",
-        "dataset": "digits",
-        "seed": seed,
-        "epoch": 2,
-        "networks": {
-            "resnet8": {"accuracy": accuracy, "parameters": 1234, "loss": 1.0},
-            "resnet20": {"accuracy": accuracy + 0.1, "parameters": 5678, "loss": 1.0},
-        },
-        "mean": {"accuracy": accuracy + 0.05},
-        "ensemble": {"accuracy": accuracy + 0.2},
-    }
-    if finished:
-        (path / "results.json").write_text(json.dumps(results))
-    return path
+from afd_tf.training import chart, formatting, tables
+from afd_tf.training.comparison import compare
 
 
-def cells(table):
-    return [line.split() for line in table.splitlines()]
+def cells(text):
+    return [line.split() for line in text.splitlines()]
 
 
-def test_seeds_of_one_configuration_are_one_row_with_mean_and_deviation(tmp_path):
-    paths = [run(tmp_path / str(s), 0.5 + 0.1 * s, seed=s) for s in range(3)]
-    table, remarks = tables.compare(paths)
-    _, _, small, large, mean, ensemble = cells(table)
-    # Sample deviation of 50, 60, 70.
-    assert small[2:] == [
-        "digits",
-        "afd",
-        "2",
+@pytest.fixture
+def comparison(tmp_path):
+    study(tmp_path, "vanilla", [0.50, 0.51, 0.52])
+    study(tmp_path, "afd", [0.52, 0.53, 0.56])
+    return compare([tmp_path])
+
+
+def test_text_has_mean_deviation_and_gains_of_networks_and_summaries(comparison):
+    text = tables.text(comparison)
+    assert text.startswith("cifar100, 60 training images per class, 60 epochs, ")
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[4:8]][1:] == ["large", "mean", "ensemble"]
+    # Differences 2, 2, 4 points: 8/3 +- 4.302653 * 1.154701 / sqrt(3); t = 4.
+    # Of two degrees of freedom p = 1 - 4 / sqrt(2 + 16).
+    assert lines[4].split()[1:] == [
+        *["afd", "3", "small", "1,000", "53.67", "+-", "2.08"],
+        *["+2.67", "[-0.20,", "+5.54]", "p=0.057"],
+    ]
+    assert lines[8].split()[1:] == [
+        "vanilla",
         "3",
-        "resnet8",
-        "1,234",
-        "60.00",
+        "small",
+        "1,000",
+        "51.00",
         "+-",
-        "10.00",
-    ]
-    assert large == ["resnet20", "5,678", "70.00", "+-", "10.00"]
-    assert mean == ["mean", "65.00", "+-", "10.00"]
-    assert ensemble == ["ensemble", "80.00", "+-", "10.00"]
-    assert remarks == []
-
-
-def test_different_configurations_are_not_mixed(tmp_path):
-    paths = [
-        run(tmp_path / "a", 0.5),
-        run(tmp_path / "b", 0.6, config="train.epochs = 2\ntrain.validation = 0.1\n"),
-    ]
-    table, _ = tables.compare(paths)
-    accuracies = [row[-1] for row in cells(table) if "resnet8" in row]
-    assert accuracies == ["50.00", "60.00"]
-    assert "digits (validation)" in table
-
-
-def test_another_place_of_the_data_is_the_same_configuration(tmp_path):
-    paths = [
-        run(tmp_path / "a", 0.5, config="train.data_dir = '/a'\n"),
-        run(tmp_path / "b", 0.6, config="train.data_dir = '/b'\n", seed=1),
-    ]
-    table, _ = tables.compare(paths)
-    assert "55.00 +- 7.07" in table
-
-
-def test_what_is_not_in_the_table_is_said(tmp_path):
-    (tmp_path / "notes").mkdir()
-    paths = [
-        run(tmp_path / "a", 0.5),
-        run(tmp_path / "b", 0.6, seed=1, finished=False),
-        tmp_path / "notes",
-    ]
-    table, remarks = tables.compare(paths)
-    assert "a" in table
-    assert remarks == [
-        f"{tmp_path / 'b'}: not finished, 1 epochs done.",
-        f"{tmp_path / 'notes'}: not a run, it has no config.gin.",
+        "1.00",
     ]
 
 
-def test_unequal_numbers_of_seeds_and_repeated_seeds_are_said(tmp_path):
-    other = "train.epochs = 3\n"
-    paths = [
-        run(tmp_path / "a", 0.5, seed=1),
-        run(tmp_path / "b", 0.5, seed=1),
-        run(tmp_path / "c", 0.5, config=other),
+def test_markdown_has_the_same_cells(comparison):
+    lines = tables.markdown(comparison).splitlines()
+    assert lines[2:4] == [
+        "| runs | method | seeds | network | parameters | accuracy | over vanilla |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    _, remarks = tables.compare(paths)
-    assert any("a seed occurs twice" in remark for remark in remarks)
-    assert any("numbers of seeds differ" in remark for remark in remarks)
+    assert "| 53.67 +- 2.08 | +2.67 [-0.20, +5.54] p=0.057 |" in lines[4]
 
 
-def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_csv_is_unrounded_and_has_one_row_of_each(comparison):
+    found = list(csv.DictReader(io.StringIO(tables.csv_text(comparison))))
+    assert len(found) == 8
+    [row] = [r for r in found if (r["method"], r["network"]) == ("afd", "small")]
+    assert float(row["accuracy"]) == pytest.approx(161 / 3)
+    assert float(row["gain_vanilla"]) == pytest.approx(8 / 3)
+    assert float(row["low_vanilla"]) == pytest.approx(8 / 3 - 2.868435, abs=1e-5)
+    assert float(row["p_vanilla"]) == pytest.approx(1 - 4 / 18**0.5)
+    assert (row["seeds"], row["pairs_vanilla"]) == ("0 1 2", "3")
+    assert (row["gain_dml"], row["paper"]) == ("", "")
+
+
+def test_a_number_of_the_paper_has_a_column_where_there_is_one(tmp_path):
+    options = {"networks": ("resnet32", "resnet32_2"), "epochs": 300}
+    study(tmp_path, "dml", [0.7], per_class=None, **options)
+    lines = tables.text(compare([tmp_path])).splitlines()
+    assert lines[2].split()[-1] == "paper"
+    assert lines[4].endswith("73.38 [s]")
+
+
+def test_remarks_come_last(tmp_path):
     run(tmp_path / "a", 0.5)
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    table, remarks = tables.compare(["a", "./a", str(tmp_path / "a"), "link"])
-    assert cells(table)[2][:5] == ["a", "digits", "afd", "2", "1"]
-    assert remarks == []
-
-
-def test_nothing_finished_gives_no_table(tmp_path):
-    table, remarks = tables.compare([run(tmp_path / "a", 0.5, finished=False)])
-    assert table == ""
-    assert len(remarks) == 1
+    run(tmp_path / "b", 0.5, finished=False)
+    for write in (tables.text, tables.markdown):
+        text = write(compare([tmp_path / "a", tmp_path / "b"]))
+        assert text.splitlines()[-1].endswith("b: not finished, 1 epochs done.")
 
 
 def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):
     path = run(tmp_path / "a", 0.5)
     results = json.loads((path / "results.json").read_text())
     assert cells(tables.run_table(results))[2:] == [
-        ["resnet8", "1,234", "50.00"],
-        ["resnet20", "5,678", "60.00"],
+        ["small", "1,000", "50.00"],
+        ["large", "1,001", "60.00"],
         ["mean", "55.00"],
         ["ensemble", "70.00"],
     ]
@@ -129,4 +97,39 @@ def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):
     ("fractions", "text"), [([0.5], "50.00"), ([0.5, 0.5], "50.00 +- 0.00")]
 )
 def test_percentages(fractions, text):
-    assert tables.percent(fractions) == text
+    assert formatting.percent(fractions) == text
+
+
+def test_the_chart_has_every_seed_and_mean_where_they_belong(comparison, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the requirements [plot]")
+    from PIL import Image
+
+    chart.draw(comparison, tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as image:
+        assert image.size[0] > image.size[1] > 100
+    figure = chart.figure(comparison)
+    small, *_ = figure.axes
+    dots = [
+        line.get_xdata().tolist() for line in small.lines if line.get_marker() == "o"
+    ]
+    assert dots == [pytest.approx([52, 53, 56]), pytest.approx([50, 51, 52])]
+    means = [line.get_xdata()[0] for line in small.lines if line.get_marker() == "|"]
+    assert any(mean == pytest.approx(161 / 3) for mean in means)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["small", "large", "mean", "ensemble"]
+
+
+def test_without_matplotlib_the_requirements_are_named(
+    comparison, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match=r"requirements \[plot\], `pip install"):
+        chart.draw(comparison, tmp_path / "chart.png")
+
+
+def test_a_chart_of_two_protocols_is_refused(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the requirements [plot]")
+    run(tmp_path / "a", 0.5)
+    run(tmp_path / "b", 0.5, epochs=3)
+    with pytest.raises(ValueError, match="runs of one protocol"):
+        chart.draw(compare([tmp_path]), tmp_path / "chart.png")

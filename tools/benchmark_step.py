@@ -11,6 +11,7 @@ side needs the optional requirements, `pip install -e ".[bench]"`.
 import argparse
 import importlib.util
 import json
+import math
 import os
 import sys
 
@@ -21,7 +22,7 @@ from benchmarks import torch_afd, whole_process
 from benchmarks.alternation import milliseconds
 
 PRECISIONS = ("float32", "bfloat16")
-PARTS = ("step", "normalization", "count", "memory", "start", "input")
+PARTS = ("step", "alone", "count", "memory", "start", "input")
 
 
 def measure(parts, precisions, rounds, batch_size, data_dir):
@@ -59,15 +60,11 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
         found = steps(precision, rounds, batch_size)
         times |= {f"{name}, {precision}": v for name, v in found.items()}
         ratios |= step_ratios(found, precision)
-    if "normalization" in parts:
-        say("normalisation")
-        found = normalization(rounds, batch_size)
+    if "alone" in parts:
+        say("resnet20 alone")
+        found = alone(rounds, batch_size)
         times |= {f"resnet20 alone, {name}": v for name, v in found.items()}
-        fused = found["fused, float32"]
-        ratios["stock_over_fused_resnet20"] = found["stock, float32"] / fused
-        ratios["fused_float32_over_bfloat16_resnet20"] = (
-            fused / found["fused, bfloat16"]
-        )
+        ratios |= alone_ratios(found)
     if "count" in parts:
         say("number of networks")
         found = count(rounds, batch_size)
@@ -86,7 +83,7 @@ def steps(precision, rounds, batch_size):
         for version in ("literal", "shared"):
             worker = torch_afd.Steps(version, precision, batch_size)
             workers[f"PyTorch afd, {version}"] = worker
-            _check_same_size(worker.parameters, cases.pair())
+            _check_same_size(worker.parameters, cases.parts())
     else:
         say("  PyTorch is not installed and left out: pip install -e '.[bench]'")
     found = milliseconds({**by_name, **workers}, rounds)
@@ -96,17 +93,13 @@ def steps(precision, rounds, batch_size):
     return found
 
 
-def _check_same_size(parameters, networks):
-    own = [sum(v.shape.num_elements() for v in weights(n)) for n in networks]
+def _check_same_size(parameters, parts):
+    own = [sum(math.prod(v.shape) for v in part.trainable_variables) for part in parts]
     if parameters != own:
         raise RuntimeError(
-            f"PyTorch's networks have {parameters} parameters, ours {own}."
+            "PyTorch's networks, transfer layers and discriminators have "
+            f"{parameters} parameters, ours {own}."
         )
-
-
-def weights(network):
-    """Return the trainable variables of a network as TensorFlow's."""
-    return [variable.value for variable in network.trainable_variables]
 
 
 def step_ratios(found, precision):
@@ -126,11 +119,29 @@ def step_ratios(found, precision):
     return {f"{name}_{precision}": value for name, value in ratios.items()}
 
 
-def normalization(rounds, batch_size):
-    """Return milliseconds of resnet20 alone, by normalisation and precision."""
+def alone(rounds, batch_size):
+    """Return milliseconds of resnet20 alone, by layers and precision."""
     from benchmarks import cases
 
-    return milliseconds(cases.normalization_cases(batch_size), rounds)
+    return milliseconds(cases.alone_cases(batch_size), rounds)
+
+
+def alone_ratios(found):
+    """Return the ratios that the times of resnet20 alone give."""
+    ratios = {}
+    for precision in PRECISIONS:
+        fused = found[f"fused, {precision}"]
+        normalized = found[f"fused, but for Keras' normalisation, {precision}"]
+        ratios[f"stock_over_fused_resnet20_{precision}"] = (
+            found[f"stock, {precision}"] / fused
+        )
+        ratios[f"stock_over_fused_normalization_resnet20_{precision}"] = (
+            normalized / fused
+        )
+    ratios["fused_float32_over_bfloat16_resnet20"] = (
+        found["fused, float32"] / found["fused, bfloat16"]
+    )
+    return ratios
 
 
 def count(rounds, batch_size):
@@ -179,14 +190,7 @@ def main(arguments=None):
     parser.add_argument("--data_dir", default=os.environ.get("AFD_TFDS_DIR"))
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--precision", action="append", choices=PRECISIONS)
-    parser.add_argument("--threads", help="inter-op,intra-op; default TensorFlow's")
     options = parser.parse_args(arguments)
-    if options.threads:
-        import tensorflow as tf
-
-        inter, intra = map(int, options.threads.split(","))
-        tf.config.threading.set_inter_op_parallelism_threads(inter)
-        tf.config.threading.set_intra_op_parallelism_threads(intra)
     figures = measure(
         options.part or PARTS,
         options.precision or PRECISIONS,

@@ -92,6 +92,8 @@ def _forward(distiller, size):
         found = [tapped.forward(images) for tapped in distiller.taps]
         maps = [match_spatial(tf.cast(m, tf.float32), size) for m, _ in found]
         logits = [each for _, each in found]
+        if distiller.branched is not None:
+            logits = distiller.logits(images)  # the last are their gate's
         probabilities = evaluation.probabilities(
             distiller.network_names, logits, distiller.ensemble
         )

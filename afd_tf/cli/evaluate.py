@@ -38,7 +38,7 @@ def _execute(values, arguments, argv):
         )
     command.import_tensorflow()
     rows = _run_rows(values) if values.workdir else _model_rows(values)
-    from afd_tf.training.tables import layout
+    from afd_tf.training.formatting import layout
 
     print(layout(rows))
     return 0

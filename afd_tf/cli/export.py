@@ -47,9 +47,7 @@ def _execute(values, arguments, argv):
 
     settings = config.settings()
     with experiment.environment(precision=settings["precision"]):
-        network, name, position = exported.restore_network(
-            run, settings["networks"], values.network, config.network_names()
-        )
+        network, name, position = exported.restore_network(run, values.network)
         output = values.output or run.export / (name + suffix(values.format))
         report = export(
             network,

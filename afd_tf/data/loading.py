@@ -20,7 +20,7 @@ from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
 from afd_tf.data.random_resized_crop import RandomResizedCrop
 from afd_tf.data.sources import Request, open_source
-from afd_tf.data.splits import stratified
+from afd_tf.data.splits import first_of_each_class, stratified
 
 CROPS = ("padded", "random_resized")
 # A larger set than memory holds is measured on this many of its images.
@@ -34,6 +34,7 @@ def load(
     validation=0.0,
     seed=0,
     *,
+    per_class=None,
     image_size=None,
     resize=None,
     channels=None,
@@ -71,6 +72,9 @@ def load(
             hold out. If above 0 the second result is that part, and the test split is
             not read.
         seed: int >= 0, seed of order and augmentation.
+        per_class: int >= 1, train on the first so many images of each class, in the
+            set's own order, `validation` then taken of these; None for all. The test
+            split stays whole.
         image_size: int or (height, width) in pixels. Images are resized so that they
             cover it, and their centre is kept. Needed where sizes differ.
         resize: int, pixels. Resize the shorter side of images to this before their
@@ -162,14 +166,19 @@ def load(
             f"'padded' for {source.name!r}, which has no whole images to cut from",
             crop,
         )
+    train = source.train
+    if per_class is not None:
+        check_integer("per_class", per_class, 1)
+        rows = first_of_each_class(train.labels, per_class, source.class_names)
+        train = train.subset(rows)
     if validation:
         kept, held = stratified(
-            source.train.labels, validation, split_seed, names=source.class_names
+            train.labels, validation, split_seed, names=source.class_names
         )
-        train, test = source.train.subset(kept), source.train.subset(held)
+        train, test = train.subset(kept), train.subset(held)
         evaluated_split = "validation"
     else:
-        train, test = source.train, source.open_test()
+        test = source.open_test()
         evaluated_split = source.evaluated_split
     if len(train) < batch_size:
         raise invalid(

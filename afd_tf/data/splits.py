@@ -1,4 +1,4 @@
-"""Seeded stratified splits."""
+"""Which examples of a split are used: stratified parts, the first of each class."""
 
 import math
 
@@ -55,3 +55,29 @@ def examples_needed(fraction):
     """Return how many examples a class needs for `stratified` to set one aside."""
     # Rounded, so that 1 / (1 / 49) is 49; one example always stays.
     return max(2, math.ceil(round(1 / fraction, 6)))
+
+
+def first_of_each_class(labels, count, names):
+    """Take the first examples of every class, in the set's own order.
+
+    Args:
+        labels: int array (examples,).
+        count: int >= 1, examples to take of each class.
+        names: sequence of str, the classes' names.
+
+    Returns:
+        int64 array (count * classes,) of rows, ascending.
+
+    Raises:
+        ValueError: if a class has fewer.
+    """
+    there = np.bincount(labels, minlength=len(names))
+    if there.min() < count:
+        smallest = int(there.argmin())
+        raise ValueError(
+            "Invalid value for argument `per_class`. Expected at most "
+            f"{there[smallest]}, the training examples of class {names[smallest]!r}. "
+            f"Received: per_class={count}."
+        )
+    firsts = [np.flatnonzero(labels == label)[:count] for label in range(len(names))]
+    return np.sort(np.concatenate(firsts))

@@ -6,6 +6,7 @@ A new method is one file that calls `register`, imported below.
 from afd_tf.methods import baselines
 from afd_tf.methods.adversarial import Adversarial
 from afd_tf.methods.alignment import Alignment
+from afd_tf.methods.factor import Factor
 from afd_tf.methods.method import (
     FeatureObjective,
     Method,
@@ -18,6 +19,7 @@ from afd_tf.methods.method import (
 __all__ = [
     "Adversarial",
     "Alignment",
+    "Factor",
     "FeatureObjective",
     "Method",
     "baselines",

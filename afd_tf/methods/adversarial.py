@@ -1,5 +1,7 @@
 """The adversarial objective: discriminators and networks play E2 against E3."""
 
+from itertools import zip_longest
+
 import keras
 from keras import ops
 
@@ -51,7 +53,17 @@ class Adversarial(FeatureObjective):
         }
 
     def make_transfers(self, map_shapes, sources):
-        del sources
+        if len(map_shapes) > len(sources):
+            # Nothing would train a transfer of the frozen source's map: it stays raw.
+            *own, (_, _, channels) = map_shapes
+            return [
+                None
+                if shape[-1] == channels
+                else transfer.pointwise(
+                    shape[-1], channels, self.transfer_normalization, f"transfer_{k}"
+                )
+                for k, shape in enumerate(own, start=1)
+            ]
         return transfer.transfer_layers(
             map_shapes, normalization=self.transfer_normalization
         )
@@ -63,7 +75,7 @@ class Adversarial(FeatureObjective):
         matched = [transfer.match_spatial(m, meet) for m in maps]
         return [
             m if layer is None else layer(m, training=True)
-            for m, layer in zip(matched, transfers, strict=True)
+            for m, layer in zip_longest(matched, transfers)
         ]
 
     def make_discriminators(self, message_shapes):

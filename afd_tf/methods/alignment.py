@@ -8,7 +8,7 @@ from afd_tf.methods.method import FeatureObjective, register
 from afd_tf.naming import lookup
 from afd_tf.networks import transfer
 
-DISTANCES = {"l1": losses.l1, "l2": losses.l2}
+DISTANCES = {"l1": losses.l1, "l2": losses.l2, "at": losses.attention}
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
@@ -17,10 +17,10 @@ class Alignment(FeatureObjective):
 
     Two trainable transfers that meet in the middle could both shrink to zero; mapping
     onto the raw source map leaves no such solution. Maps of different spatial size meet
-    at the smaller one.
+    at the smaller one. Attention transfer sums over channels and has no transfers.
 
     Args:
-        distance: "l1" or "l2".
+        distance: "l1", "l2" or "at".
         optimizer: "feature" (default) or "logit": which optimizer minimises it.
     """
 
@@ -37,15 +37,17 @@ class Alignment(FeatureObjective):
 
     def make_transfers(self, map_shapes, sources):
         # One per edge, in the order in which `messages` walks the edges.
+        if self.distance == "at":
+            return [None for _ in edges(sources)]
         return [
             transfer.alignment_transfer(map_shapes[k], map_shapes[j])
-            for k, j in _edges(sources)
+            for k, j in edges(sources)
         ]
 
     def messages(self, maps, transfers, sources):
         return [
-            _through(layer, transfer.match_spatial(maps[k], _meet(maps, k, j)))
-            for layer, (k, j) in zip(transfers, _edges(sources), strict=True)
+            _through(layer, transfer.match_spatial(maps[k], meet(maps, k, j)))
+            for layer, (k, j) in zip(transfers, edges(sources), strict=True)
         ]
 
     def losses(self, messages, maps, sources, discriminators):
@@ -56,7 +58,7 @@ class Alignment(FeatureObjective):
             per_source = [
                 self._loss(
                     next(remaining),
-                    transfer.match_spatial(maps[j], _meet(maps, k, j)),
+                    transfer.match_spatial(maps[j], meet(maps, k, j)),
                 )
                 for j in own_sources
             ]
@@ -64,11 +66,13 @@ class Alignment(FeatureObjective):
         return result
 
 
-def _edges(sources):
+def edges(sources):
+    """List who learns from whom, pairs of (network, source)."""
     return [(k, j) for k, own_sources in enumerate(sources) for j in own_sources]
 
 
-def _meet(maps, k, j):
+def meet(maps, k, j):
+    """Return the height and width at which two maps meet, the smaller of each."""
     return tuple(min(maps[k].shape[axis], maps[j].shape[axis]) for axis in (1, 2))
 
 
@@ -76,16 +80,11 @@ def _through(layer, tensor):
     return tensor if layer is None else layer(tensor, training=True)
 
 
-register(
-    "l1",
-    "L1 alignment of maps with cross-entropy, without KL",
-    feature=Alignment,
-    distance="l1",
-)
-register(
-    "l1_kd",
-    "L1 alignment of maps with E1",
-    kl=True,
-    feature=Alignment,
-    distance="l1",
-)
+for _name, _what in (
+    ("l1", "L1 alignment of maps"),
+    ("l2", "L2 alignment of maps"),
+    ("at", "attention transfer (AT)"),
+):
+    _parts = {"feature": Alignment, "fixed": {"distance": _name}}
+    register(_name, f"{_what} with cross-entropy, without KL", **_parts)
+    register(f"{_name}_kd", f"{_what} with E1", kl=True, **_parts)

@@ -18,6 +18,9 @@ class FeatureObjective(abc.ABC):
     *message* is what a network shows of its map: a tensor computed from the network's
     own map through a transfer layer. Gradients flow back only through messages.
 
+    `sources` has an entry per network that learns; maps and their shapes have one more
+    where there is a frozen source, the last.
+
     Attributes:
         joins_logit_loss: bool. False: the feature optimizer minimises the losses. True:
             they are added to the logit loss and the logit optimizer minimises both.
@@ -32,7 +35,7 @@ class FeatureObjective(abc.ABC):
         """Create the transfer layers.
 
         Args:
-            map_shapes: list of `(height, width, channels)`, one per network.
+            map_shapes: list of `(height, width, channels)`, one per map.
             sources: tuple of tuples of int, the sources of each network.
 
         Returns:
@@ -45,7 +48,7 @@ class FeatureObjective(abc.ABC):
 
     @abc.abstractmethod
     def losses(self, messages, maps, sources, discriminators) -> list:
-        """Return one float32 tensor `(batch,)` per network: what it minimises.
+        """Return one float32 tensor `(batch,)` per network that learns.
 
         Args:
             messages: what `messages` returned; gradients are taken with respect to it.
@@ -64,6 +67,20 @@ class FeatureObjective(abc.ABC):
         del messages, sources, discriminators
         return []
 
+    def pretrained(self, transfers, sources) -> list:
+        """List those transfer layers that are trained beforehand, then constant."""
+        del transfers, sources
+        return []
+
+    def pretraining_loss(self, layer, source_map):
+        """Return what a layer of `pretrained` minimises beforehand, `(batch,)`.
+
+        Args:
+            layer: the layer.
+            source_map: the frozen source's feature map.
+        """
+        raise NotImplementedError
+
     def get_config(self):
         return {}
 
@@ -81,11 +98,24 @@ class Method:
         name: str.
         kl: bool, whether the logit loss has the KL term of E1.
         feature: FeatureObjective, or None for no feature-map-based loss.
+        frozen_source: "optional", "required" or "refused", whether the networks may
+            learn from a network that is trained already.
+        branches: int, how many networks are made of one by branching (ONE), or None.
     """
 
     name: str
     kl: bool = False
     feature: FeatureObjective | None = None
+    frozen_source: str = "optional"
+    branches: int | None = None
+
+    def __post_init__(self):
+        branches = self.branches
+        if branches is not None and (not isinstance(branches, int) or branches < 2):
+            raise ValueError(
+                "Invalid value for option `branches`. Expected an int >= 2. Received: "
+                f"branches={branches!r}."
+            )
 
     @property
     def adversarial(self):
@@ -94,7 +124,7 @@ class Method:
 
     def get_config(self):
         feature = self.feature and keras.saving.serialize_keras_object(self.feature)
-        return {"name": self.name, "kl": self.kl, "feature": feature}
+        return {**vars(self), "feature": feature}
 
     @classmethod
     def from_config(cls, config):
@@ -104,18 +134,19 @@ class Method:
         return cls(**config)
 
 
-def register(name, description, *, kl=False, feature=None, **fixed):
+def register(name, description, *, feature=None, fixed=None, **parts):
     """Register a method under a name.
 
     Args:
         name: str, what users write.
         description: str, one line for listings.
-        kl: bool, whether the logit loss has the KL term of E1.
         feature: FeatureObjective subclass or None. Its constructor's arguments are the
-            method's options.
-        **fixed: constructor arguments that this method sets; no longer options.
+            method's options, and so is `branches` where the method has them.
+        fixed: dict of constructor arguments that this method sets; no longer options.
+        **parts: the other attributes of `Method`: `kl`, `frozen_source`, `branches`.
     """
-    _METHODS[name] = _Recipe(name, description, kl, feature, fixed)
+    method = Method(name, **parts)
+    _METHODS[name] = _Recipe(method, description, feature, fixed or {})
 
 
 def names():
@@ -155,20 +186,23 @@ def get(method, **options):
 
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
-    name: str
+    method: Method
     description: str
-    kl: bool
     feature: type[FeatureObjective] | None
     fixed: dict
 
     def build(self, options):
         known = inspect.signature(self.feature).parameters if self.feature else {}
         known = [option for option in known if option not in self.fixed]
+        own = ["branches"] if self.method.branches else []
         for option in options:
-            if option not in known:
+            if option not in known + own:
                 raise ValueError(
-                    f"Method '{self.name}' has no option `{option}`. Its options: "
-                    f"{known}.{nearest(option, known)}"
+                    f"Method '{self.method.name}' has no option `{option}`. Its "
+                    f"options: {known + own}.{nearest(option, known + own)}"
                 )
-        feature = self.feature and self.feature(**self.fixed, **options)
-        return Method(self.name, kl=self.kl, feature=feature)
+        parts = {option: options[option] for option in own if option in options}
+        if self.feature:
+            rest = {k: v for k, v in options.items() if k not in parts}
+            parts["feature"] = self.feature(**self.fixed, **rest)
+        return dataclasses.replace(self.method, **parts)

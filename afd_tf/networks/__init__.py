@@ -5,6 +5,7 @@ and one `register` call in `registry.py`.
 """
 
 from afd_tf.networks.application import application
+from afd_tf.networks.branches import Branched, branched
 from afd_tf.networks.densenet import densenet
 from afd_tf.networks.discriminator import discriminator
 from afd_tf.networks.imagenet_resnet import imagenet_resnet
@@ -24,9 +25,11 @@ from afd_tf.networks.vgg import vgg
 from afd_tf.networks.wide_resnet import wide_resnet
 
 __all__ = [
+    "Branched",
     "Tapped",
     "alignment_transfer",
     "application",
+    "branched",
     "build",
     "builders",
     "densenet",

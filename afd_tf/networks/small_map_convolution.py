@@ -35,7 +35,14 @@ class SmallMapConvolution(keras.layers.Conv2D):
             )
 
     def call(self, inputs):
-        """Convolve a map of shape `(batch, h, w, c)`; h and w must be known."""
+        """Convolve a map.
+
+        Args:
+            inputs: float tensor `(batch, h, w, c)`; h, w and c must be known.
+
+        Returns:
+            Tensor `(batch, h, w, filters)` of the layer's compute dtype.
+        """
         height, width, channels = inputs.shape[1:]
         positions = height * width
         taps = ops.reshape(self.kernel, (-1, channels, self.filters))

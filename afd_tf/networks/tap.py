@@ -6,6 +6,7 @@ import keras
 
 from afd_tf.naming import nearest
 from afd_tf.networks import graph
+from afd_tf.networks.classifier import check_classifier
 from afd_tf.networks.rematerialization import Segments, check_checkpointing
 
 
@@ -38,6 +39,9 @@ class Tapped:
 
     def forward(self, x, training=False):
         """Compute the feature map and the logits in one forward pass.
+
+        In training with checkpointing, only the maps between segments are kept, and
+        the backward pass computes the others again.
 
         Args:
             x: float tensor of shape `(batch, height, width, channels)`.
@@ -96,10 +100,8 @@ def tap(model, layer=None, checkpointing=False):
         (8, 8, 64)
     """
     checkpointing = check_checkpointing(checkpointing)
-    inputs, logits = _ends(model)
+    inputs, logits = check_classifier(model)
     nodes = graph.sorted_nodes([logits])
-    _check_channels_last(model, nodes)
-    _check_logits(model, logits)
     if layer is None:
         node = graph.last_feature_map(nodes)
         if node is None:
@@ -134,81 +136,6 @@ def tap(model, layer=None, checkpointing=False):
         _two_outputs=two_outputs,
         _extractor_layers=tuple(layers),
     )
-
-
-def _ends(model):
-    """Return the input and the output tensor, or say why the model has not one each."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid value for argument `model`. Expected a keras.Model. Received: "
-            f"model={model!r} of type {type(model).__name__}."
-        )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected a model that knows its input "
-            f"shape. Received: Sequential model '{model.name}' that is not built. "
-            "Begin it with keras.Input((height, width, channels))."
-        )
-    inputs = getattr(model, "inputs", None)
-    outputs = getattr(model, "outputs", None)
-    if not inputs or not outputs or _has_own_call(model):
-        raise ValueError(
-            "Invalid value for argument `model`. Expected a Functional or Sequential "
-            f"model. Received: model '{model.name}' of class {type(model).__name__}, "
-            "whose layers are called in Python and cannot be tapped. Build it as "
-            "keras.Model(inputs, logits)."
-        )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected one input (images) and one "
-            f"output (logits). Received: model '{model.name}' with {len(inputs)} "
-            f"inputs and {len(outputs)} outputs. Wrap it: keras.Model(images, logits)."
-        )
-    return inputs[0], outputs[0]
-
-
-def _has_own_call(model):
-    """Say whether a subclass computes something else than the graph it holds."""
-    return any(
-        "call" in vars(cls)
-        for cls in type(model).__mro__
-        if not cls.__module__.startswith("keras.")
-    )
-
-
-def _check_channels_last(model, nodes):
-    for operation in [node.operation for node in nodes]:
-        if getattr(operation, "data_format", None) == "channels_first":
-            raise ValueError(
-                "Invalid value for argument `model`. Expected layers with data_format "
-                f"'channels_last'. Received: layer '{operation.name}' of model "
-                f"'{model.name}' with 'channels_first'."
-            )
-    image = model.inputs[0].shape
-    if len(image) != 4:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected images of shape (batch, "
-            f"height, width, channels). Received: model '{model.name}' with input "
-            f"shape {tuple(image)}."
-        )
-
-
-def _check_logits(model, logits):
-    culprit = graph.final_probability(logits)
-    if culprit is not None:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected logits as output. Received: "
-            f"model '{model.name}' that ends in probabilities (layer '{culprit}'). "
-            "Remove the softmax or sigmoid; with keras.applications pass "
-            "classifier_activation=None."
-        )
-    shape = tuple(logits.shape)
-    if len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected logits of shape (batch, "
-            f"classes) with at least 2 classes. Received: model '{model.name}' with "
-            f"output shape {shape}. End it with pooling or Flatten and Dense(classes)."
-        )
 
 
 def _named_node(model, nodes, name):

@@ -16,10 +16,12 @@ from afd_tf.training import distribution, errors, loop, results
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.checks import check_integer
 from afd_tf.training.description import describe
+from afd_tf.training.exported import record_networks
 from afd_tf.training.interruption import Interruption
 from afd_tf.training.provenance import Provenance, record_dataset
 from afd_tf.training.run_directory import RunDirectory, write_json, write_text
 from afd_tf.training.saving import load
+from afd_tf.training.source import Source, check_same_data, load_source, record_source
 from afd_tf.training.state import State
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -35,6 +37,7 @@ class Experiment:
         evaluation: `tf.data.Dataset`, the test set or the held-out part of train.
         info: description of the data, see `afd_tf.data.load`.
         epochs: int.
+        source: `Source` that the networks learn from, or None.
     """
 
     distiller: OnlineDistiller
@@ -42,6 +45,7 @@ class Experiment:
     evaluation: tf.data.Dataset
     info: Any
     epochs: int
+    source: Source | None = None
 
 
 def train(
@@ -51,7 +55,9 @@ def train(
     dataset="digits",
     method="afd",
     method_options=None,
-    topology="cycle",
+    topology=None,
+    source=None,
+    source_network=None,
     epochs=300,
     batch_size=128,
     seed=0,
@@ -61,6 +67,7 @@ def train(
     precision="float32",
     strategy="auto",
     steps_per_execution=1,
+    evaluate_every=1,
     non_finite="stop",
     tensorboard=True,
     keep=3,
@@ -81,12 +88,17 @@ def train(
 
     Args:
         workdir: path of the run directory.
-        networks: list of at least two names (see `afd_tf.networks.names()`) or
-            callables from `num_classes` and `input_shape` to a Keras model.
+        networks: list of names (see `afd_tf.networks.names()`) or callables from
+            `num_classes` and `input_shape` to a Keras model. At least two; one is
+            enough with a `source` and for method "one".
         dataset: str, see `afd_tf.data.load`.
         method: str, one of `afd_tf.methods.names()`.
         method_options: dict of the method's own options, or None.
-        topology: str, who learns from whom: "cycle" or "all_pairs".
+        topology: str, who learns from whom: "cycle" or "all_pairs". None: "cycle", or
+            from the `source` alone.
+        source: path of a network that is trained already, from which the others learn:
+            a finished run's directory, a `.keras` file or a SavedModel; or None.
+        source_network: str, which network of `source`; needed if it has several.
         epochs: int, passes over the training data.
         batch_size: int, images per step over all devices.
         seed: int >= 0, for initial weights, order and augmentation of the data.
@@ -98,6 +110,8 @@ def train(
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         strategy: "auto", "single" or "mirrored".
         steps_per_execution: int, steps per call of the compiled function.
+        evaluate_every: int >= 1, epochs between two evaluations; there is one after
+            the last epoch in any case.
         non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
             an error, or "skip", undo it and go on, which costs a few percent of time.
         tensorboard: bool, whether to write `logs/`.
@@ -124,7 +138,12 @@ def train(
     """
     arguments = dict(locals())
     options = loop.Options(
-        keep, checkpoint_steps, checkpoint_minutes, non_finite, tensorboard
+        keep,
+        checkpoint_steps,
+        checkpoint_minutes,
+        non_finite,
+        tensorboard,
+        evaluate_every,
     )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)
@@ -141,6 +160,8 @@ def train(
         with run.started(provenance.config):
             with run.writing():
                 record_dataset(run, experiment.info)
+                record_networks(run, experiment.distiller)
+                record_source(run, experiment.source)
                 write_text(run.operative_config, provenance.operative_config())
             loop.fit(experiment, run, interruption, options)
             outcome = results.make_results(
@@ -151,6 +172,7 @@ def train(
                 seed=seed,
                 epoch=epochs,
                 step=epochs * experiment.info.steps_per_epoch,
+                source=experiment.source,
                 command=provenance.command,
             )
             with run.writing("Training is finished: the same command writes the rest."):
@@ -181,6 +203,8 @@ def build(
     method,
     method_options,
     topology,
+    source,
+    source_network,
     epochs,
     batch_size,
     seed,
@@ -219,15 +243,18 @@ def build(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
     with distribution.strategy(strategy).scope():
-        model = distiller(
-            [build_network(n, info.num_classes, info.image_shape) for n in networks],
-            method,
-            topology=topology,
-        )
+        built = [build_network(n, info.num_classes, info.image_shape) for n in networks]
+        # After the networks, whose initial weights are those of a run without it.
+        found = load_source(source, source_network) if source is not None else None
+        options = {}
+        if found is not None:
+            check_same_data(found, info)
+            options["source"] = found.network
+        model = distiller(built, method, topology=topology, **options)
         # Of known length, schedules do not depend on where a process begins.
         total_steps = epochs * info.steps_per_epoch
         compile(model, steps_per_execution=steps_per_execution, total_steps=total_steps)
-    return Experiment(model, train_data, evaluation, info, epochs)
+    return Experiment(model, train_data, evaluation, info, epochs, found)
 
 
 _BUILD_ARGUMENTS = tuple(inspect.signature(build).parameters)

@@ -1,5 +1,6 @@
 """From a run to one network, and from an exported network to its accuracy."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,47 +8,75 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from afd_tf import building, data
+from afd_tf import data
 from afd_tf.export import preprocessing_file, read_preprocessing
 from afd_tf.formats import FORMATS
 from afd_tf.naming import lookup
-from afd_tf.training import experiment
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.provenance import read_dataset
+from afd_tf.training.run_directory import write_json
 from afd_tf.training.saving import load
 from afd_tf.training.state import NETWORK, by_place, write_all
 
 _NEEDED = ("dataset", "image_shape", "mean", "std", "class_names")
 
 
-def restore_network(run, networks, wanted=None, names=None):
+def record_networks(run, distiller):
+    """Write down the networks' architectures: export needs nothing else to build them.
+
+    Args:
+        run: RunDirectory.
+        distiller: OnlineDistiller.
+    """
+    if run.networks.exists():
+        return
+    pairs = zip(distiller.network_names, distiller.networks, strict=True)
+    write_json(run.networks, {name: _architecture(network) for name, network in pairs})
+
+
+def _architecture(network):
+    try:
+        config = keras.saving.serialize_keras_object(network)
+        json.dumps(config)
+    except (NotImplementedError, TypeError, ValueError):
+        return None  # a layer of the user's own that Keras cannot write down
+    return config
+
+
+def restore_network(run, wanted=None):
     """Build one network of a run and load its newest weights; needs no data.
 
     Args:
         run: RunDirectory.
-        networks: what `train` was given.
         wanted: str, the network's name; None: the one with the fewest parameters.
-        names: what `OnlineDistiller` was given, or None.
 
     Returns:
         keras.Model, its name in the run, and the `Position` of the checkpoint.
 
     Raises:
-        ValueError: if there is no such network (the nearest is suggested) or no
-            checkpoint.
+        ValueError: if there is no such network (the nearest is suggested), no
+            checkpoint, or the network cannot be built from its description.
     """
-    record = read_dataset(run)
-    built = [
-        experiment.build_network(network, record["num_classes"], record["image_shape"])
-        for network in networks
-    ]
-    by_name: dict[str, Any] = dict(
-        zip(building.unique_names(built, names), built, strict=True)
-    )
+    described = run.read_record(run.networks)
+    if wanted is not None:
+        described = {wanted: lookup("network", wanted, described)}
+    built: dict[str, Any] = {n: _build(run, n, c) for n, c in described.items()}
     if wanted is None:
-        wanted = min(by_name, key=lambda name: by_name[name].count_params())
-    network = lookup("network", wanted, by_name)
-    return network, wanted, load_network(run, wanted, network)
+        wanted = min(built, key=lambda name: built[name].count_params())
+    return built[wanted], wanted, load_network(run, wanted, built[wanted])
+
+
+def _build(run, name, config):
+    try:
+        if config is None:
+            raise TypeError("it has a layer without get_config()")
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"Network '{name}' of {run.path} cannot be built from what Keras wrote down"
+            f" of it: {str(error).splitlines()[0]}. Import what defines its layers, "
+            "registered by keras.saving.register_keras_serializable()."
+        ) from error
 
 
 def load_network(run, name, network):

@@ -1,6 +1,7 @@
 """From wherever a run stands to its last epoch."""
 
 import dataclasses
+import time
 
 from afd_tf.naming import lookup
 from afd_tf.training import errors
@@ -9,7 +10,7 @@ from afd_tf.training.checks import check_integer
 from afd_tf.training.metrics_file import MetricsFile
 from afd_tf.training.nonfinite import SkipNonFinite, StopOnNonFinite
 from afd_tf.training.progress import Progress
-from afd_tf.training.saving import Resume, Save, Saver
+from afd_tf.training.saving import Resume, Save, Saver, StopIfAsked
 from afd_tf.training.state import METRICS, State
 from afd_tf.training.tensorboard import TensorBoard
 
@@ -26,6 +27,7 @@ class Options:
         checkpoint_minutes: float > 0, minutes between two of them, or None.
         non_finite: "stop" or "skip", what to do at a NaN or infinite loss.
         tensorboard: bool, whether to write TensorBoard's logs.
+        evaluate_every: int >= 1, epochs between two evaluations.
     """
 
     keep: int = 3
@@ -33,9 +35,11 @@ class Options:
     checkpoint_minutes: float | None = 10
     non_finite: str = "stop"
     tensorboard: bool = True
+    evaluate_every: int = 1
 
     def __post_init__(self):
         check_integer("keep", self.keep, 1)
+        check_integer("evaluate_every", self.evaluate_every, 1)
         if self.checkpoint_steps is not None:
             check_integer("checkpoint_steps", self.checkpoint_steps, 1)
         minutes = self.checkpoint_minutes
@@ -49,7 +53,9 @@ class Options:
 
 
 def fit(experiment, run, interruption, options):
-    """Train from the step that was saved last on; evaluate, record, save every epoch.
+    """Train from the step that was saved last on; record and save every epoch.
+
+    Every `options.evaluate_every` epochs, and after the last one, evaluate too.
 
     Args:
         experiment: Experiment.
@@ -72,10 +78,12 @@ def fit(experiment, run, interruption, options):
             epochs = experiment.epochs
             if restored:
                 print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
+            _pretrain(experiment, interruption)
             if start < Position(epochs):
                 experiment.distiller.fit(
                     experiment.train,
                     validation_data=experiment.evaluation,
+                    validation_freq=_evaluated(epochs, options.evaluate_every),
                     epochs=epochs,
                     initial_epoch=start.epoch,
                     callbacks=_callbacks(
@@ -86,6 +94,27 @@ def fit(experiment, run, interruption, options):
                 )
     finally:
         saver.close()
+
+
+def _pretrain(experiment, interruption):
+    """Train what the method needs beforehand; a checkpoint has it done already."""
+    if not experiment.distiller.needs_pretraining:
+        return
+    started = time.monotonic()
+    history = experiment.distiller.pretrain(
+        experiment.train, callbacks=[StopIfAsked(interruption)], verbose=0
+    )
+    errors_of_epochs = history.history["loss"]
+    print(
+        f"Trained beforehand, {len(errors_of_epochs)} epochs in "
+        f"{time.monotonic() - started:.0f} s: reconstruction error "
+        f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
+    )
+
+
+def _evaluated(epochs, every):
+    """List the epochs after which to evaluate, counted from 1: the last one always."""
+    return sorted({*range(every, epochs + 1, every), epochs})
 
 
 def _callbacks(experiment, run, interruption, options, state, saver, restored):

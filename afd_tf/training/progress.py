@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from afd_tf.training.formatting import duration
+
 
 class Progress(keras.callbacks.Callback):
     """Show epochs, time left and every network's accuracy; for people and log files.
@@ -58,8 +60,10 @@ class Progress(keras.callbacks.Callback):
             self._write(f"[{bar:<20}]", shown, self._epoch + fraction, end)
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = f"loss {logs['loss']:.3f}  accuracy"
-        shown = accuracies(self.model, logs, "val_") or accuracies(self.model, logs)
+        evaluated = accuracies(self.model, logs, "val_")
+        shown = evaluated or accuracies(self.model, logs)
+        whose = "accuracy" if evaluated else "training accuracy"
+        loss = f"loss {logs['loss']:.3f}  {whose}"
         self._drawn = time.monotonic()
         self._write(loss, shown, epoch + 1, "\n")
 
@@ -88,13 +92,3 @@ def accuracies(distiller, logs, prefix=""):
     keys = {n: f"{prefix}{n}_accuracy" for n in [*distiller.network_names, "ensemble"]}
     found = {name: logs[key] for name, key in keys.items() if key in logs}
     return "  ".join(f"{name} {100 * value:.1f}%" for name, value in found.items())
-
-
-def duration(seconds):
-    """Write seconds as `45s`, `3m 20s` or `2h 05m`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m {seconds % 60:02}s"
-    return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"

@@ -93,9 +93,4 @@ def read_dataset(run):
     Raises:
         ValueError: if there is none.
     """
-    if not run.dataset.is_file():
-        raise ValueError(
-            "Invalid value for argument `workdir`. Expected a run that has begun. "
-            f"Received: workdir={str(run.path)!r}, without {run.dataset.name}."
-        )
-    return json.loads(run.dataset.read_text(encoding="utf-8"))
+    return run.read_record(run.dataset)

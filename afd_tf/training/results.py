@@ -1,10 +1,12 @@
 """The result of a run, the content of `results.json`."""
 
+import hashlib
 import platform
 import subprocess
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from afd_tf._version import __version__
@@ -12,7 +14,9 @@ from afd_tf._version import __version__
 SCHEMA = 1
 
 
-def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, command):
+def make_results(
+    metrics, distiller, *, method, dataset, seed, epoch, step, command, source=None
+):
     """Put together the content of `results.json`.
 
     Args:
@@ -24,6 +28,7 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         epoch: int, epochs done.
         step: int, steps done.
         command: str, what to type to get this again.
+        source: `Source` that the networks learnt from, or None.
 
     Returns:
         dict; accuracies are fractions, losses nats per example.
@@ -48,6 +53,8 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
         "networks": networks,
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
+        **({"source": source.record} if source else {}),
+        "weights_sha256": weights_digest(distiller.networks),
         "command": command,
         "commit": commit(),
         "versions": {
@@ -57,6 +64,26 @@ def make_results(metrics, distiller, *, method, dataset, seed, epoch, step, comm
             "afd_tf": __version__,
         },
     }
+
+
+def weights_digest(networks):
+    """Return the SHA-256 of networks' weights, moving statistics included, in order.
+
+    Args:
+        networks: list of Keras models.
+
+    Returns:
+        str of 64 hexadecimal digits; of the type, shape and little-endian bytes of each
+        weight, so that it changes with any bit of any weight.
+    """
+    digest = hashlib.sha256()
+    for network in networks:
+        for array in network.get_weights():
+            array = np.ascontiguousarray(array)
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(f"{array.dtype.name} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def commit():

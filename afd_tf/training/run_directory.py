@@ -4,7 +4,8 @@
 config.gin            the configuration as parsed, written before training
 operative_config.gin  every parameter in use, defaults included
 metrics.csv           a row per epoch
-checkpoints/          the complete state at the last few steps saved; the lock
+checkpoints/          the complete state at the last few steps saved; what data,
+                      networks and frozen source are; the lock
 logs/                 TensorBoard
 export/               exported networks
 analysis/             what afd-analyse found
@@ -47,6 +48,8 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.dataset = self.checkpoints / "dataset.json"
+        self.networks = self.checkpoints / "networks.json"
+        self.source = self.checkpoints / "source.json"
         self.lock = self.checkpoints / "lock"
         self.logs = self.path / "logs"
         self.export = self.path / "export"
@@ -200,6 +203,22 @@ class RunDirectory:
         if not self.results.is_file():
             return None
         return json.loads(self.results.read_text(encoding="utf-8"))
+
+    def read_record(self, path):
+        """Return what a run writes down when it begins.
+
+        Args:
+            path: path of one of its files, in JSON.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not path.is_file():
+            raise ValueError(
+                "Invalid value for argument `workdir`. Expected a run that has begun. "
+                f"Received: workdir={str(self.path)!r}, without {path.name}."
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_text(path, text):

@@ -207,6 +207,22 @@ class Save(keras.callbacks.Callback):
             raise Interrupted(self._interruption.requested, self._saver.last)
 
 
+class StopIfAsked(keras.callbacks.Callback):
+    """Stop between two steps of what has nothing to save.
+
+    Args:
+        interruption: Interruption.
+    """
+
+    def __init__(self, interruption):
+        super().__init__()
+        self._interruption = interruption
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._interruption.requested:
+            raise Interrupted(self._interruption.requested)
+
+
 class Resume(keras.callbacks.Callback):
     """Go on in the middle of an epoch, as if training had not stopped.
 

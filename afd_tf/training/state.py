@@ -18,7 +18,8 @@ class State:
 
     That is every variable of networks, discriminators, transfer layers (seeds of random
     layers included), of the optimizers (slots, learning rates, step counts) and of the
-    metrics, which run over the steps of an epoch.
+    metrics, which run over the steps of an epoch. A frozen source never changes, so
+    that its variables are left where it came from.
 
     A variable is known by its part, its place in it and its path, e.g.
     `network/resnet20/3/conv/kernel`. What differs from one replica to another, such as
@@ -203,6 +204,8 @@ def _parts(distiller):
         parts[role] = optimizer.variables if optimizer is not None else []
     parts[METRICS.strip("/")] = distiller.metrics_variables
     seen = {id(variable) for variables in parts.values() for variable in variables}
+    if distiller.source is not None:
+        seen.update(id(variable) for variable in distiller.source.variables)
     parts["distiller"] = [v for v in distiller.variables if id(v) not in seen]
     return parts
 

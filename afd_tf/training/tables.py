@@ -1,13 +1,11 @@
-"""Results as tables: of one run, or of many with their deviation over seeds."""
+"""Results as tables: of one run, or of a comparison as text, Markdown or CSV."""
 
-import json
-from pathlib import Path
-from typing import NamedTuple
+import csv
+import io
 
-from afd_tf.training import settings_text
-from afd_tf.training.run_directory import LOCATION, RunDirectory
-
-_NUMBERS = ("parameters", "accuracy", "loss", "epochs", "seeds")
+from afd_tf.training.comparison import BASELINES
+from afd_tf.training.formatting import layout, percent
+from afd_tf.training.statistics import mean_and_deviation
 
 
 def run_table(results):
@@ -20,104 +18,95 @@ def run_table(results):
     return layout(rows)
 
 
-class Run(NamedTuple):
-    """A finished run: its path, its results and the configuration it has in common."""
+def text(comparison):
+    """Lay a comparison out for a terminal: a table per protocol, then the remarks."""
+    parts = [
+        f"{description}\n\n{layout(_cells(rows))}"
+        for description, rows in comparison.tables
+    ]
+    return "\n\n".join([*parts, *_remarks(comparison)])
 
-    path: Path
-    results: dict
-    key: tuple
+
+def markdown(comparison):
+    """Write a comparison as Markdown: a table per protocol, then the remarks."""
+    parts = []
+    for description, rows in comparison.tables:
+        head, *body = _cells(rows)
+        lines = [head, ["---"] * len(head), *body]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"{description}\n\n{table}")
+    return "\n\n".join([*parts, *_remarks(comparison)])
 
 
-def compare(paths):
-    """Put runs into one table; those that differ in nothing but the seed together.
+def csv_text(comparison):
+    """Write a comparison as one CSV table with the protocol in its first column.
 
-    Args:
-        paths: iterable of paths of run directories; one given twice counts once.
-
-    Returns:
-        str, the table ("" if no run is finished), and a list of str, remarks on runs
-        that are not in it and on what cannot be compared.
+    Accuracies and gains are in percent and unrounded, `low` and `high` the ends of the
+    95% confidence interval; what is not known is empty.
     """
-    runs, remarks = [], []
-    distinct = {}
-    for path in map(Path, paths):
-        distinct.setdefault(path.expanduser().resolve(), path)
-    for path in distinct.values():
-        run = RunDirectory(path)
-        if not run.config.is_file():
-            remarks.append(f"{path}: not a run, it has no config.gin.")
-        elif not run.results.is_file():
-            epochs = _epochs_done(run)
-            remarks.append(f"{path}: not finished, {epochs} epochs done.")
-        else:
-            runs.append(Run(path, json.loads(run.results.read_text()), _key(run)))
-    groups = {}
-    for run in runs:
-        groups.setdefault(run.key, []).append(run)
-    rows = [row for group in groups.values() for row in _rows(group, remarks)]
-    if len({len(group) for group in groups.values()}) > 1:
-        remarks.append("The numbers of seeds differ between configurations.")
-    if not rows:
-        return "", remarks
-    headings = ["runs", "dataset", "method", "epochs", "seeds"]
-    return layout([[*headings, "network", "parameters", "accuracy"], *rows]), remarks
+    columns = ["protocol", "configuration", "method", "seeds", "network", "parameters"]
+    columns += ["accuracy", "deviation"]
+    for name in BASELINES:
+        columns += [f"{what}_{name}" for what in ("gain", "low", "high", "p", "pairs")]
+    columns += ["paper", "paper_mark"]
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(columns)
+    for description, rows in comparison.tables:
+        for row in rows:
+            mean, deviation = mean_and_deviation(list(row.accuracies.values()))
+            cells = [description, row.configuration, row.method]
+            cells += [" ".join(map(str, row.accuracies)), row.network, row.parameters]
+            cells += [100 * mean, _hundredfold(deviation)]
+            for name in BASELINES:
+                gain = row.gains.get(name)
+                cells += (
+                    [*map(_hundredfold, gain[:3]), gain.p, gain.pairs]
+                    if gain
+                    else [None] * 5
+                )
+            cells += row.paper or [None, None]
+            writer.writerow(cells)
+    return output.getvalue().rstrip("\n")
 
 
-def _epochs_done(run):
-    if not run.metrics.is_file():
-        return 0
-    return len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
+FORMATS = {"text": text, "markdown": markdown, "csv": csv_text}
 
 
-def _key(run):
-    statements = settings_text.statements(run.config.read_text(encoding="utf-8"))
-    ignored = ("train.seed", *LOCATION)
-    return tuple(sorted((k, v) for k, v in statements.items() if k not in ignored))
+def _hundredfold(fraction):
+    return None if fraction is None else 100 * fraction
 
 
-def _rows(group, remarks):
-    seeds = [run.results["seed"] for run in group]
-    label = _label([str(run.path) for run in group])
-    if len(set(seeds)) < len(seeds):
-        remarks.append(f"{label}: a seed occurs twice, {sorted(seeds)}.")
-    first = group[0].results
-    dataset = first["dataset"]
-    if float(dict(group[0].key).get("train.validation", 0)):
-        dataset += " (validation)"
-    head = [label, dataset, first["method"], str(first["epoch"]), str(len(seeds))]
-    for name, values in first["networks"].items():
-        accuracies = [run.results["networks"][name]["accuracy"] for run in group]
-        yield [*head, name, f"{values['parameters']:,}", percent(accuracies)]
-        head = [""] * len(head)
-    for what in ("mean", "ensemble"):
-        accuracies = [run.results[what]["accuracy"] for run in group]
-        yield [*head, what, "", percent(accuracies)]
+def _remarks(comparison):
+    return ["\n".join(comparison.remarks)] if comparison.remarks else []
 
 
-def _label(paths):
-    return paths[0] if len(paths) == 1 else f"{paths[0]} +{len(paths) - 1}"
+def _cells(rows):
+    """Return lines of str with the headings first, without columns that are empty."""
+    shown = [name for name in BASELINES if any(name in row.gains for row in rows)]
+    known = any(row.paper for row in rows)
+    head = ["runs", "method", "seeds", "network", "parameters", "accuracy"]
+    head += [f"over {name}" for name in shown]
+    lines = [head + ["paper"] * known]
+    before = None
+    for row in rows:
+        first = row.configuration != before
+        before = row.configuration
+        seeds = str(len(row.accuracies))
+        line = [row.configuration, row.method, seeds] if first else [""] * 3
+        parameters = f"{row.parameters:,}" if row.parameters else ""
+        line += [row.network, parameters, percent(list(row.accuracies.values()))]
+        line += [_gain_text(row.gains.get(name)) for name in shown]
+        lines.append(line + [str(row.paper or "")] * known)
+    return lines
 
 
-def percent(fractions):
-    """Write fractions in percent: one value, or mean +- sample standard deviation."""
-    count = len(fractions)
-    mean = 100 * sum(fractions) / count
-    if count == 1:
-        return f"{mean:.2f}"
-    variance = sum((100 * fraction - mean) ** 2 for fraction in fractions) / (count - 1)
-    return f"{mean:.2f} +- {variance**0.5:.2f}"
-
-
-def layout(rows):
-    """Align rows of str under their headings, the first row; numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(row):
-        cells = zip(row, widths, rows[0], strict=True)
-        return "  ".join(
-            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-            for cell, width, heading in cells
-        ).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+def _gain_text(gain):
+    """Write `+1.20 [+0.31, +2.09] p=0.019`, in percent."""
+    if gain is None:
+        return ""
+    words = [f"{100 * gain.mean:+.2f}"]
+    if gain.p is not None:
+        words.append(f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
+        words.append("p<0.001" if gain.p < 0.001 else f"p={gain.p:.3f}")
+    return " ".join(words)

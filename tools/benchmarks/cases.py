@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import afd_tf
 from afd_tf import losses
+from afd_tf.kernels import use_kernels
 from afd_tf.networks.normalization import with_stock_normalization
 
 CLASSES = 100
@@ -21,6 +22,12 @@ def pair():
     ]
 
 
+def parts():
+    """Return the pair, its transfer layers and its discriminators, of AFD."""
+    model = afd_tf.OnlineDistiller(pair())
+    return [*model.networks, *model.transfers, *model.discriminators]
+
+
 def equal(count):
     """Build `count` networks resnet20."""
     return [afd_tf.networks.resnet(20, CLASSES, SHAPE) for _ in range(count)]
@@ -29,6 +36,28 @@ def equal(count):
 def stock(networks):
     """Copy networks with `keras.layers.BatchNormalization`."""
     return [with_stock_normalization(network) for network in networks]
+
+
+def keras_resnet20():
+    """Build resnet20 as a user of Keras writes it, of layers that Keras has."""
+    layers = keras.layers
+
+    def normalized(x, filters, stride=1):
+        x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+    images = keras.Input(SHAPE)
+    x = layers.ReLU()(normalized(images, 16))
+    for filters, stride in ((16, 1), (32, 2), (64, 2)):
+        for number in range(3):
+            y = normalized(x, filters, stride if number == 0 else 1)
+            y = normalized(layers.ReLU()(y), filters)
+            if number == 0 and stride == 2:
+                more = filters - x.shape[-1]
+                x = keras.ops.pad(x[:, ::2, ::2], [(0, 0), (0, 0), (0, 0), (0, more)])
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    return keras.Model(images, layers.Dense(CLASSES, dtype="float32")(x))
 
 
 def batch(batch_size):
@@ -58,10 +87,20 @@ def together(networks, method, batch_size, **options):
     return train_function(model, batch_size)
 
 
-def alone(network, batch_size):
-    """Return the step of one network trained by Keras, with the same optimizer."""
+def alone(network, batch_size, kernels):
+    """Return the step of one network trained by Keras, with the same optimizer.
+
+    Args:
+        network: keras.Model.
+        batch_size: int.
+        kernels: bool, whether the optimizer updates by kernels as ours do.
+    """
+    optimizer = afd_tf.optimization.logit_optimizer()
+    if kernels:
+        optimizer.build(network.trainable_variables)
+        use_kernels(optimizer)
     network.compile(
-        afd_tf.optimization.logit_optimizer(),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
@@ -132,13 +171,18 @@ def step_cases(precision, batch_size):
         }
 
 
-def normalization_cases(batch_size):
-    """Return resnet20 alone, with our and with the stock normalisation."""
+def alone_cases(batch_size):
+    """Return resnet20 alone: ours, with stock normalisation, and all of it Keras'."""
     cases = {}
     for precision in POLICIES:
         with policy(precision):
-            cases[f"fused, {precision}"] = alone(*equal(1), batch_size)
-            cases[f"stock, {precision}"] = alone(*stock(equal(1)), batch_size)
+            networks = {
+                "fused": (equal(1)[0], True),
+                "fused, but for Keras' normalisation": (stock(equal(1))[0], True),
+                "stock": (keras_resnet20(), False),
+            }
+            for name, (network, kernels) in networks.items():
+                cases[f"{name}, {precision}"] = alone(network, batch_size, kernels)
     return cases
 
 

@@ -50,8 +50,9 @@ def main(version, precision, batch_size):
     images = torch.randn(int(batch_size), 3, 32, 32)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, 100, (int(batch_size),))
-    afd = _afd(bfloat16=precision == "bfloat16")
-    counts = [sum(p.numel() for p in network.parameters()) for network in afd.networks]
+    afd = build(bfloat16=precision == "bfloat16")
+    parts = [*afd.networks, *afd.transfers, *afd.judges]
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     print(json.dumps(counts), flush=True)
     step = {"literal": afd.literal_step, "shared": afd.shared_step}[version]
     for _ in sys.stdin:
@@ -60,8 +61,12 @@ def main(version, precision, batch_size):
         print(time.perf_counter() - begun, flush=True)
 
 
-def _afd(bfloat16):
-    """Build the networks, transfer layers, discriminators and optimizers."""
+def build(bfloat16=False):
+    """Build the networks, transfer layers, discriminators and optimizers.
+
+    Returns:
+        Object with `literal_step(images, labels)` and `shared_step(images, labels)`.
+    """
     import torch
     import torch.nn.functional as F
     from torch import nn
@@ -203,15 +208,17 @@ def _afd(bfloat16):
             with self.half():
                 return [t(h) for t, h in zip(self.transfers, maps, strict=True)]
 
-        def update_judges(self, shown):
-            shown = [t.detach() for t in shown]
-            self.judge.zero_grad()
+        def judge_loss(self, shown):
             loss = 0.0
             with self.half():
                 for k, judge in enumerate(self.judges):
                     real, own = judge(shown[k - 1]), judge(shown[k])
                     loss = loss + ((1 - real) ** 2).mean() + (own**2).mean()
-            loss.backward()
+            return loss
+
+        def update_judges(self, shown):
+            self.judge.zero_grad()
+            self.judge_loss([t.detach() for t in shown]).backward()
             self.judge.step()
 
         def generator_loss(self, shown):

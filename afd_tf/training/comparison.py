@@ -1,0 +1,290 @@
+"""Runs put side by side: same protocol together, same configuration over its seeds.
+
+A protocol is what runs must have in common to be compared: data set and how it is read,
+epochs, batch, precision, whether the test set or held-out images are evaluated. Runs of
+different protocols are shown apart, never in one table.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from afd_tf.training import paper_values, settings_text
+from afd_tf.training.run_directory import LOCATION, RunDirectory
+from afd_tf.training.statistics import gain
+
+BASELINES = ("vanilla", "dml")
+# Summaries beside the networks.
+SUMMARIES = ("mean", "ensemble")
+# Neither the training nor its result depends on them.
+_IGNORED = ("train.seed", "train.evaluate_every", "train.deterministic", *LOCATION)
+_STORAGE = ("load_data.cache_dir", "load_data.memory_limit", "load_data.download")
+_PROTOCOL = (
+    "train.dataset",
+    "train.epochs",
+    "train.batch_size",
+    "train.validation",
+    "train.precision",
+)
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        path: path of its directory.
+        results: dict, the content of `results.json`.
+        settings: dict of setting to text, without those that do not matter.
+    """
+
+    path: Path
+    results: dict
+    settings: dict
+
+
+class Row(NamedTuple):
+    """A network of one configuration, or a summary of its networks.
+
+    Attributes:
+        configuration: str, where its runs are.
+        method: str.
+        network: str, or one of `SUMMARIES`.
+        parameters: int, or None.
+        accuracies: dict of seed to fraction.
+        gains: dict of baseline to `Gain`, in fractions; only those that there are.
+        paper: `PaperValue`, or None.
+    """
+
+    configuration: str
+    method: str
+    network: str
+    parameters: int | None
+    accuracies: dict
+    gains: dict
+    paper: paper_values.PaperValue | None
+
+
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        runs: list of Run, by seed.
+        label: str, where they are.
+        protocol: dict of setting to text.
+        method: str.
+        networks: dict of network to what `results.json` has of it.
+    """
+
+    def __init__(self, runs):
+        self.runs = sorted(runs, key=lambda run: run.results["seed"])
+        self.label = _label([run.path for run in runs])
+        self.protocol = protocol(runs[0].settings)
+        self.method = runs[0].results["method"]
+        self.networks = runs[0].results["networks"]
+
+    @property
+    def seeds(self):
+        """List of int."""
+        return [run.results["seed"] for run in self.runs]
+
+    def accuracies(self, what):
+        """Return the fraction of each seed, of a network or a summary."""
+        return {
+            run.results["seed"]: (
+                run.results if what in SUMMARIES else run.results["networks"]
+            )[what]["accuracy"]
+            for run in self.runs
+        }
+
+
+class Comparison(NamedTuple):
+    """What `compare` found.
+
+    Attributes:
+        tables: list of (description, list of Row), one per protocol.
+        remarks: list of str: runs left out, and what limits the comparison.
+    """
+
+    tables: list
+    remarks: list
+
+
+def compare(paths):
+    """Compare finished runs.
+
+    Args:
+        paths: iterable of paths: run directories, or folders that hold some at any
+            depth; what is given twice counts once.
+
+    Returns:
+        Comparison.
+    """
+    remarks = []
+    runs = _finished(paths, remarks)
+    groups = _grouped(runs, lambda run: tuple(sorted(run.settings.items())))
+    by_protocol = {}
+    for found in groups:
+        group = Group(found)
+        key = tuple(sorted(group.protocol.items()))
+        by_protocol.setdefault(key, []).append(group)
+    tables = [
+        (describe(together[0]), _rows(together, remarks))
+        for together in by_protocol.values()
+    ]
+    first, *others = [together[0] for together in by_protocol.values()] or [None]
+    for other in others:
+        differing = _differing(first.protocol, other.protocol)
+        remarks.append(
+            f"Not compared: {first.label} and {other.label}, whose protocols differ in "
+            f"{'; '.join(differing)}."
+        )
+    return Comparison(tables, list(dict.fromkeys(remarks)))
+
+
+def _differing(first, second):
+    return [
+        f"{key} ({first.get(key, 'None')}, {second.get(key, 'None')})"
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    ]
+
+
+def protocol(settings):
+    """Return those settings that runs to compare must have in common."""
+    return {
+        key: value
+        for key, value in settings.items()
+        if key in _PROTOCOL or (key.startswith("load_data.") and key not in _STORAGE)
+    }
+
+
+def describe(group):
+    """Describe a group's protocol in words."""
+    settings, results = group.protocol, group.runs[0].results
+    parts = [results["dataset"]]
+    if per_class := settings.get("load_data.per_class"):
+        parts.append(f"{per_class} training images per class")
+    parts.append(f"{results['epoch']} epochs")
+    if batch := settings.get("train.batch_size"):
+        parts.append(f"batches of {batch}")
+    held_out = float(settings.get("train.validation", 0))
+    if held_out:
+        parts.append(f"{100 * held_out:g}% of the training images held out")
+    parts.append(f"accuracy on the {'validation' if held_out else 'test'} images")
+    return ", ".join(parts)
+
+
+def _finished(paths, remarks):
+    distinct = {}
+    for path in map(Path, paths):
+        for found in _run_directories(path):
+            distinct.setdefault(found.expanduser().resolve(), found)
+    runs = []
+    for path in distinct.values():
+        run = RunDirectory(path)
+        if not run.config.is_file():
+            remarks.append(f"{path}: not a run, it has no config.gin.")
+        elif not run.results.is_file():
+            epochs = _epochs_done(run)
+            remarks.append(f"{path}: not finished, {epochs} epochs done.")
+        else:
+            runs.append(Run(path, json.loads(run.results.read_text()), _settings(run)))
+    return runs
+
+
+def _run_directories(path):
+    if (path / "config.gin").is_file():
+        return [path]
+    return sorted(file.parent for file in path.rglob("config.gin")) or [path]
+
+
+def _epochs_done(run):
+    if not run.metrics.is_file():
+        return 0
+    return len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
+
+
+def _settings(run):
+    statements = settings_text.statements(run.config.read_text(encoding="utf-8"))
+    # A setting that is None is as good as one that did not exist yet.
+    return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}
+
+
+def _grouped(items, key):
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _label(paths):
+    parents = {path.parent for path in paths}
+    if len(parents) == 1 and all(path.name.startswith("seed_") for path in paths):
+        return str(parents.pop())
+    return str(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
+
+
+def _rows(groups, remarks):
+    rows = []
+    for group in groups:
+        if len(set(group.seeds)) < len(group.seeds):
+            remarks.append(f"{group.label}: a seed occurs twice, {group.seeds}.")
+        known = paper_values.find(group.runs[0].results, group.protocol)
+        for what in [*group.networks, *SUMMARIES]:
+            rows.append(
+                Row(
+                    group.label,
+                    group.method,
+                    what,
+                    group.networks.get(what, {}).get("parameters"),
+                    group.accuracies(what),
+                    _gains(group, what, groups, remarks),
+                    known.get(what),
+                )
+            )
+    if len({len(group.seeds) for group in groups}) > 1:
+        remarks.append("The numbers of seeds differ between configurations.")
+    return rows
+
+
+def _gains(group, what, groups, remarks):
+    found = {}
+    for method in BASELINES:
+        # Vanilla is no gain over anything, DML one over vanilla.
+        if method in BASELINES[: _rank(group.method)]:
+            baseline = _baseline(method, group, what, groups, remarks)
+            if baseline is None:
+                continue
+            difference = gain(group.accuracies(what), baseline.accuracies(what))
+            if difference is None:
+                remarks.append(
+                    f"{group.label} and {baseline.label} have no seed in common."
+                )
+                continue
+            if set(group.seeds) != set(baseline.seeds):
+                remarks.append(
+                    f"{group.label} has seeds {_list(group.seeds)}, {baseline.label} "
+                    f"{_list(baseline.seeds)}: gains are over those in common."
+                )
+            found[method] = difference
+    return found
+
+
+def _rank(method):
+    return BASELINES.index(method) if method in BASELINES else len(BASELINES)
+
+
+def _baseline(method, group, what, groups, remarks):
+    """Find the baseline: of the same networks, or the same network learning alone."""
+    every = [other for other in groups if other.method == method]
+    same = [other for other in every if list(other.networks) == list(group.networks)]
+    if not same and method == "vanilla":
+        same = [other for other in every if what in other.networks]
+    if len(same) > 1:
+        labels = ", ".join(other.label for other in same)
+        remarks.append(f"No gain over {method}, of which there are several: {labels}.")
+    return same[0] if len(same) == 1 else None
+
+
+def _list(seeds):
+    return ", ".join(map(str, seeds))

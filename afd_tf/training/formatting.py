@@ -1,0 +1,38 @@
+"""Numbers and tables as text."""
+
+from afd_tf.training.statistics import mean_and_deviation
+
+_NUMBERS = ("parameters", "accuracy", "loss", "seeds")
+
+
+def percent(fractions):
+    """Write fractions in percent: one value, or mean +- sample standard deviation."""
+    mean, deviation = mean_and_deviation(fractions)
+    if deviation is None:
+        return f"{100 * mean:.2f}"
+    return f"{100 * mean:.2f} +- {100 * deviation:.2f}"
+
+
+def layout(rows):
+    """Align rows of str under their headings, the first row; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row):
+        cells = zip(row, widths, rows[0], strict=True)
+        return "  ".join(
+            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
+            for cell, width, heading in cells
+        ).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def duration(seconds):
+    """Write seconds as `45s`, `3m 20s` or `2h 05m`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02}s"
+    return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"

@@ -1,0 +1,207 @@
+"""A network that is trained already, found where it was left."""
+
+import dataclasses
+import hashlib
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from afd_tf.distiller import OnlineDistiller
+from afd_tf.export import read_preprocessing
+from afd_tf.naming import lookup
+from afd_tf.training import exported
+from afd_tf.training.provenance import read_dataset
+from afd_tf.training.run_directory import RunDirectory, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A frozen source and where it comes from.
+
+    Attributes:
+        network: keras.Model from images to logits.
+        record: dict for `results.json`: "path", "network" (its name), "accuracy" (a
+            fraction, as its own run measured it; None if that is not known) and
+            "sha256" of its weights.
+        preprocessing: dict, the "class_names", "image_shape", "mean" and "std" of its
+            own data, or {} if they are not known.
+    """
+
+    network: keras.Model
+    record: dict
+    preprocessing: dict
+
+
+def load_source(path, wanted=None):
+    """Load a trained network.
+
+    Nothing in a file is executed (Keras' safe mode).
+
+    Args:
+        path: str or path of a finished run's directory, of a `.keras` file (a network
+            or a whole `OnlineDistiller`), or of a SavedModel.
+        wanted: str, which network; needed where there are several.
+
+    Returns:
+        Source.
+
+    Raises:
+        ValueError: if there is nothing of these, or it is not clear which network.
+    """
+    path = Path(path).expanduser()
+    known = {}
+    if (path / "config.gin").is_file():
+        network, name, accuracy, known = _of_run(RunDirectory(path), wanted)
+    else:
+        accuracy = None
+        network, name = _of_file(path, wanted)
+        known = read_preprocessing(path) or {}
+    record = {
+        "path": str(path),
+        "network": name,
+        "accuracy": accuracy,
+        "sha256": digest(network),
+    }
+    return Source(network, record, known)
+
+
+def digest(network):
+    """Return the SHA-256 of a network's variables, in their order, as hex."""
+    found = hashlib.sha256()
+    for variable in network.variables:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        found.update(f"{value.dtype} {value.shape} ".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
+
+
+def _of_run(run, wanted):
+    results = run.read_results()
+    if results is None:
+        raise _error("a run that is finished", run.path, "has no results.json")
+    name = _choose(run.path, results["networks"], wanted)
+    network, _, _ = exported.restore_network(run, name)
+    accuracy = results["networks"][name]["accuracy"]
+    return network, name, accuracy, read_dataset(run)
+
+
+def _of_file(path, wanted):
+    if (path / "saved_model.pb").is_file():
+        network = _saved_model(path)
+    elif path.suffix == ".keras" and path.is_file():
+        try:
+            network = keras.models.load_model(path, compile=False, safe_mode=True)
+        except (TypeError, ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise _error("a Keras model", path, f"does not load: {reason}") from error
+    else:
+        what = "holds none of these" if path.exists() else "does not exist"
+        raise _error(
+            "a run's directory, a .keras file or the folder of a SavedModel", path, what
+        )
+    if isinstance(network, OnlineDistiller):
+        by_name = dict(zip(network.network_names, network.networks, strict=True))
+        name = _choose(path, by_name, wanted)
+        return by_name[name], name
+    if wanted is not None and wanted != network.name:
+        raise ValueError(
+            f"Argument `source_network` does not apply: {str(path)!r} holds one network"
+            f", '{network.name}'. Received: source_network={wanted!r}. Leave it out."
+        )
+    return network, network.name
+
+
+def _saved_model(path):
+    """Wrap a SavedModel as a Keras model; it has logits and no feature map."""
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    (spec,) = signature.structured_input_signature[1].values()
+    images = keras.Input(spec.shape[1:], dtype=spec.dtype.name, name="images")
+    outputs = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default")(images)
+    (logits,) = outputs.values()
+    return keras.Model(images, logits, name=path.name)
+
+
+def _choose(path, names, wanted):
+    if wanted is not None:
+        lookup("source_network", wanted, dict.fromkeys(names))
+        return wanted
+    if len(names) > 1:
+        raise ValueError(
+            "Invalid value for argument `source_network`. Expected one of "
+            f"{sorted(names)}, the networks of {str(path)!r}. Received: "
+            f"source_network=None. Name one, e.g. train.source_network = "
+            f"{min(names)!r}."
+        )
+    return next(iter(names))
+
+
+def _error(expected, path, what):
+    return ValueError(
+        f"Invalid value for argument `source`. Expected {expected}. Received: source="
+        f"{str(path)!r}, which {what}."
+    )
+
+
+def check_same_data(source, info):
+    """Check that a source was trained for the data at hand.
+
+    Args:
+        source: Source.
+        info: DataInfo.
+
+    Raises:
+        ValueError: if its classes are others.
+    """
+    known = source.preprocessing
+    classes = known.get("class_names")
+    if classes is not None and list(classes) != list(info.class_names):
+        raise ValueError(
+            f"Invalid value for argument `source`. Expected a network for the classes "
+            f"of '{info.name}', {_some(info.class_names)}. Received: source="
+            f"{source.record['path']!r} for {_some(classes)}."
+        )
+    for what in ("mean", "std"):
+        own, other = np.array(getattr(info, what)), known.get(what)
+        if other is not None and not np.allclose(own, other, rtol=0.05, atol=0.01):
+            warnings.warn(
+                f"The frozen source saw images of {what} {_short(other)} and sees "
+                f"{_short(own)} here: it will be less accurate than it was. Set "
+                f"load_data.{what} to the values it was trained with.",
+                stacklevel=2,
+            )
+
+
+def _some(names):
+    names = list(names)
+    return f"{len(names)} classes ({', '.join(map(str, names[:3]))}, ...)"
+
+
+def _short(values):
+    return [round(float(value), 3) for value in np.ravel(values)]
+
+
+def record_source(run, source):
+    """Write down what the source is, or check that the run began with the same one.
+
+    Args:
+        run: RunDirectory.
+        source: Source or None.
+
+    Raises:
+        ValueError: if its weights are others than at the run's beginning.
+    """
+    if source is None:
+        return
+    if not run.source.exists():
+        write_json(run.source, source.record)
+        return
+    earlier = run.read_record(run.source)
+    if earlier["sha256"] != source.record["sha256"]:
+        raise ValueError(
+            "Invalid value for argument `source`. Expected the network that the run in "
+            f"{run.path} began with. Received: source={source.record['path']!r}, whose "
+            "weights have changed since. Restore them, or choose another --workdir."
+        )

@@ -1,0 +1,248 @@
+"""What `tools/reproduce` plans, and that every cell's file is a configuration."""
+
+import re
+from pathlib import Path
+
+import pytest
+from reproduction import cells, study
+from reproduction.runs import Run, seconds_left
+
+from afd_tf import config, methods, training
+
+ROOT = Path(training.__file__).parents[2]
+PAPER = sorted((ROOT / "gin" / "paper").glob("*.gin"))
+REDUCED = sorted((ROOT / "gin" / "protocols" / "reduced").glob("*.gin"))
+STUDY = sorted((ROOT / "gin" / "studies").rglob("*.gin"))
+
+
+@pytest.fixture(autouse=True)
+def no_bindings_left():
+    yield
+    config.clear()
+
+
+def skip_unless_there(files):
+    """Skip where what files need is not there yet."""
+    text = "".join(Path(config.find(name)).read_text() for name in files)
+    if "one" not in methods.names() and re.search(
+        r"train\.source|compile\.placebo|at_kd|\"(kd|one|l2|at|ft)", text
+    ):
+        pytest.skip("needs the methods of the paper's comparisons")
+    if "imagenet_" in text and not (ROOT / "gin/datasets/imagenet2012.gin").exists():
+        pytest.skip("needs the networks for ImageNet")
+
+
+def load(files, params=()):
+    """Bind files as a dry run does."""
+    skip_unless_there(files)
+    config.load(files, params)
+    return config.settings()
+
+
+@pytest.mark.parametrize(
+    ("path", "scale"),
+    [
+        pytest.param(path, scale, id=f"{path.stem}-{scale}")
+        for path in PAPER
+        for scale in cells.SCALES
+        if scale == "paper" or not path.stem.startswith("table6")
+    ],
+)
+def test_every_cell_is_a_configuration_of_its_method(path, scale):
+    skip_unless_there([path])
+    cell = cells.cell(path, scale)
+    settings = load(cell.files)
+    variant = cell.name.removesuffix("_2_branches").removesuffix("_3_branches")
+    assert settings["method"] in methods.names()
+    assert variant.endswith(f"_{settings['method']}")
+    assert ("_from_" in cell.name) == (cell.source is not None)
+    assert settings.get("source_network") == (
+        cell.name.split("_from_")[1].removesuffix(f"_{settings['method']}")
+        if cell.source
+        else None
+    )
+    if scale == "reduced":
+        assert settings["epochs"] == 60
+        assert config.gin.query_parameter("load_data.per_class") == 60
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_every_cell_says_what_it_is_how_to_run_it_and_whose_choice_it_is(path):
+    header = path.read_text().split("\n\n")[0]
+    table, name = re.fullmatch(r"table(\d)_(\w+)", path.stem).groups()
+    assert header.startswith(f"# Table {table}, {cells.TABLES[int(table)][:8]}") or (
+        table in "16"
+    )
+    assert f"tools/reproduce --table={table} --cells={name} " in header
+    assert "# Protocol: " in header
+    assert re.search(r"# The paper's: (.|\n)*\[[Sms]\]", header)
+    assert "# Our choice: " in header
+
+
+def test_cells_of_one_name_are_one_configuration():
+    texts = {}
+    for path in PAPER:
+        if path.stem.startswith("table6"):  # the one table of other data
+            continue
+        statements = config.read([path])
+        effective = {(s.scope, s.name, s.parameter): s.value for s in statements}
+        texts.setdefault(cells.cell(path, "paper").name, []).append(effective)
+    repeated = [every for every in texts.values() if len(every) > 1]
+    assert repeated
+    assert all(one == every[0] for every in repeated for one in every)
+
+
+@pytest.mark.parametrize("path", [*REDUCED, *STUDY], ids=lambda path: path.stem)
+def test_the_reduced_protocol_is_what_it_says(path):
+    settings = load([path])
+    assert (settings["epochs"], settings["batch_size"]) == (60, 128)
+    assert settings["dataset"] == "cifar100"
+    assert settings["deterministic"] is True
+    assert config.gin.query_parameter("load_data.per_class") == 60
+    assert config.gin.query_parameter("load_data.padding") == 4
+
+
+@pytest.mark.parametrize("table", cells.TABLES)
+def test_a_table_has_the_methods_that_the_paper_compares(table):
+    compared = {
+        1: {f"{m}{kd}" for m in ("l1", "l2", "at", "ft") for kd in ("", "_kd")}
+        | {"adversarial", "afd"},
+        2: {"vanilla", "dml", "adversarial", "afd"},
+        3: {"vanilla", "dml", "one", "afd"},
+        4: {"vanilla", "dml", "kd", "afd"},
+        5: {"vanilla", "dml", "one", "afd"},
+        6: {"vanilla", "dml", "afd"},
+        7: {"vanilla", "l1_kd", "afd"},
+    }[table]
+    skip_unless_there(path for path in PAPER if path.stem.startswith(f"table{table}"))
+    found = cells.paper_cells(table)
+    online = {cell.setting("method") for cell in found if cell.source is None}
+    offline = {cell.setting("method") for cell in found if cell.source}
+    assert compared <= online | offline
+    if table == 1:
+        assert compared <= online
+        assert compared <= offline
+
+
+def names(found):
+    return [cell.name for cell in found]
+
+
+def test_cells_that_others_learn_from_are_planned_first():
+    found = cells.paper_cells(4, names=["resnet20_from_wrn16_2_kd"])
+    assert names(found) == ["resnet20_wrn16_2_vanilla", "resnet20_from_wrn16_2_kd"]
+    runs = [Run(cell, seed, Path("out")) for seed in (0, 1) for cell in found]
+    source = "out/resnet20_wrn16_2_vanilla/seed_1"
+    assert f"--gin_param=train.source = '{source}'" in runs[3].arguments()
+    assert runs[3].source == runs[2].path
+    assert runs[2].source is None
+
+
+def test_cells_that_differ_in_their_networks_alone_are_one_when_reduced():
+    found = cells.paper_cells(4, "reduced")
+    assert names(found) == [
+        "resnet8_wrn10_2_vanilla",
+        "resnet8_from_wrn10_2_kd",
+        "resnet8_wrn10_2_afd",
+        "resnet8_wrn10_2_dml",
+    ]
+    assert found[1].source == "resnet8_wrn10_2_vanilla"
+
+
+def test_a_new_cell_is_one_file(tmp_path):
+    (tmp_path / "table3_resnet8x2_afd_fresh.gin").write_text(
+        'include "networks/resnet8.gin"\n'
+        "train.networks = [@resnet8/resnet, @resnet8/resnet]\n"
+        'OnlineDistiller.forward = "fresh"\n'
+    )
+    [cell] = cells.paper_cells(3, folder=tmp_path)
+    assert cell.name == "resnet8x2_afd_fresh"
+    load(cell.files)
+    assert config.gin.query_parameter("OnlineDistiller.forward") == "fresh"
+
+
+def test_a_file_named_after_other_networks_is_refused(tmp_path):
+    (tmp_path / "table3_resnet20x2_afd.gin").write_text(
+        'train.networks = ["resnet8", "resnet8"]\n'
+    )
+    with pytest.raises(ValueError, match=r"table<n>_resnet8x2_<variant>.gin"):
+        cells.paper_cells(3, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"table": 9}, "Expected one of 1: adversarial .* Received: table=9"),
+        ({"table": 4, "names": ["resnet9"]}, "Expected names of cells.*'resnet9'"),
+        ({"table": 6, "scale": "reduced"}, "those of table 4"),
+    ],
+)
+def test_what_is_not_there_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cells.paper_cells(**arguments)
+
+
+def write_progress(run, epochs, seconds, finished=False):
+    run.path.mkdir(parents=True)
+    rows = "".join(f"{e + 1},{(e + 1) * seconds}\n" for e in range(epochs))
+    (run.path / "metrics.csv").write_text("epoch,seconds\n" + rows)
+    if finished:
+        (run.path / "results.json").write_text("{}")
+
+
+def test_time_left_is_measured_per_cell_and_else_the_mean(tmp_path):
+    def make(name, seed):
+        return Run(cells.Cell(name, (), ("train.epochs = 10",)), seed, tmp_path)
+
+    runs = [make("a", 0), make("a", 1), make("b", 0), make("c", 0)]
+    assert seconds_left(runs) is None
+    write_progress(runs[0], 10, 2.0, finished=True)
+    write_progress(runs[2], 4, 6.0)
+    # Of a 10 epochs of 2 s, of b 6 of 6 s, of c 10 of the mean of both, 4 s.
+    assert seconds_left(runs) == pytest.approx(20 + 36 + 40)
+    assert seconds_left(runs, jobs=2) == pytest.approx(48)
+    assert [run.status() for run in runs] == [
+        *["finished", "to do", "epoch 4 of 10", "to do"]
+    ]
+
+
+def test_the_study_has_the_seeds_and_the_budget_it_promises():
+    planned = study.Study(ROOT / "studies" / "cifar100_reduced", "out")
+    tuning = planned.tuning_runs()
+    values = {}
+    for run in tuning:
+        values.setdefault(run.cell.setting("method"), []).append(run)
+    assert {name: len(runs) for name, runs in values.items()} == dict.fromkeys(
+        ["vanilla", "dml", "afd", "l1_kd", "adversarial"], 3
+    )
+    assert {run.seed for run in tuning} == {100}
+    assert {run.cell.setting("validation") for run in tuning} == {0.2}
+    chosen = {
+        name: {"parameters": tuned["parameters"], "value": tuned["values"][1]}
+        for name, tuned in planned.tuning["cells"].items()
+    }
+    final = planned.final_runs(chosen)
+    seeds = {}
+    for run in final:
+        seeds.setdefault(run.cell.name, []).append(run.seed)
+    of_three = ["l1_kd", "adversarial", "afd_decoupled", "afd_placebo"]
+    assert seeds == {
+        **{name: [0, 1, 2, 3, 4] for name in ("vanilla", "dml", "afd")},
+        **{name: [0, 1, 2] for name in of_three},
+    }
+    assert all(run.cell.setting("validation") == 0.0 for run in final)
+    placebo = next(run for run in final if run.cell.name == "afd_placebo")
+    assert placebo.cell.params == (
+        "feature/Adam.learning_rate = 0.0001",
+        "discriminator/Adam.learning_rate = 0.0001",
+    )
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "dml", "afd", "l1_kd", "adversarial"])
+def test_every_tuned_parameter_is_one_of_the_configuration(cell):
+    planned = study.Study(ROOT / "studies" / "cifar100_reduced", "out")
+    tuned = planned.tuning["cells"][cell]
+    for parameter in tuned["parameters"]:
+        load([f"studies/cifar100_reduced/{cell}"], [f"{parameter} = 0.125"])
+        scope, name = parameter.rsplit("/", 1)
+        assert config.gin.query_parameter(f"{scope}/afd_tf.{name}") == 0.125

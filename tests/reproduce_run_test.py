@@ -1,0 +1,300 @@
+"""`tools/reproduce` at work: failures, signals, verification, and a real study."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from reproduction import execution, verification
+from reproduction.cells import Cell
+from reproduction.runs import Run
+from reproduction.study import Study
+
+from afd_tf import training
+
+ROOT = Path(training.__file__).parents[2]
+# In place of `afd-train` where only the handling of processes matters.
+PROGRAM = """
+import json, pathlib, signal, sys, time
+options = dict(a[2:].split("=", 1) for a in sys.argv[1:])
+path = pathlib.Path(options["workdir"])
+def stop(number, frame):
+    (path / "saved").write_text(signal.Signals(number).name)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+path.mkdir(parents=True, exist_ok=True)
+(path / "started").touch()
+if "bad" in path.parts:
+    sys.exit("Expected a good cell")
+if "slow" in path.parts:
+    time.sleep(600)
+(path / "config.gin").write_text("")
+(path / "metrics.csv").write_text("epoch,seconds\\n1,1.0\\n")
+(path / "results.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    def start(arguments, output):
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+    monkeypatch.setattr(execution, "start", start)
+
+
+def make(folder, name, seed=0, source=None, record=None):
+    cell = Cell(name, (), ("train.epochs = 1",), source)
+    return Run(cell, seed, folder, record)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_failed_cell_stops_only_what_learns_from_it(tmp_path, capsys, jobs):
+    runs = [
+        make(tmp_path, "bad"),
+        make(tmp_path, "pupil", source="bad"),
+        make(tmp_path, "good"),
+        make(tmp_path, "other", source="good"),
+    ]
+    failed = execution.Execution(runs, jobs).execute()
+    assert list(failed) == ["bad/seed_0", "pupil/seed_0"]
+    assert "status 1: Expected a good cell" in failed["bad/seed_0"]
+    assert failed["pupil/seed_0"] == "bad/seed_0, which it learns from, failed"
+    assert [run.finished for run in runs] == [False, False, True, True]
+    assert not (runs[1].path / "started").exists()
+    assert "other/seed_0: finished. 2 of 4 runs done" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_finished_runs_are_skipped_and_their_files_recorded(tmp_path, capsys):
+    record = tmp_path / "record"
+    runs = [make(tmp_path / "out", "good", seed, record=record) for seed in (0, 1)]
+    assert execution.Execution(runs[:1]).execute() == {}
+    (runs[0].path / "started").unlink()
+    capsys.readouterr()
+    assert execution.Execution(runs).execute() == {}
+    assert not (runs[0].path / "started").exists()
+    assert "good/seed_0: starts" not in capsys.readouterr().out
+    assert sorted(str(p.relative_to(record)) for p in record.rglob("*.*")) == [
+        f"good/seed_{seed}/{file}"
+        for seed in (0, 1)
+        for file in ("config.gin", "metrics.csv", "results.json")
+    ]
+    # A record alone is as good as a run.
+    shutil.rmtree(tmp_path / "out")
+    assert execution.Execution(runs).execute() == {}
+    assert not runs[0].path.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_signal_reaches_every_process_and_nothing_else_starts(tmp_path):
+    runs = [make(tmp_path, "slow", seed) for seed in (0, 1, 2)]
+    started = [run.path / "started" for run in runs]
+    happening = execution.time.sleep
+
+    class Clock:
+        monotonic, strftime = time.monotonic, time.strftime
+
+        @staticmethod
+        def sleep(seconds):
+            happening(seconds)
+            if all(path.exists() for path in started[:2]):
+                signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "time", Clock)
+        with pytest.raises(execution.Stopped) as caught:
+            execution.Execution(runs, jobs=2).execute()
+    assert caught.value.signal == signal.SIGTERM
+    assert [(run.path / "saved").exists() for run in runs] == [True, True, False]
+    assert not started[2].exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+TINY = """
+include "pairings/digits_resnet8_resnet20.gin"
+train.networks = ["resnet8", "resnet8"]
+train.epochs = 2
+train.batch_size = 256
+train.deterministic = True
+train.tensorboard = False
+train.method = "{method}"
+"""
+
+
+def write_study(folder):
+    """Write a study of digits, one cell of which cannot run."""
+    folder.mkdir()
+    for method in ("vanilla", "dml"):
+        (folder / f"{method}.gin").write_text(TINY.format(method=method))
+    broken = TINY.format(method="dml") + "train.batch_size = 100000\n"
+    (folder / "broken.gin").write_text(broken)
+    tuned = {"parameters": ["logit/SGD.learning_rate"], "values": [0.1, 1e-9]}
+    design = {
+        "cells": {
+            "vanilla": {"gin_file": str(folder / "vanilla.gin"), "seeds": 2},
+            "dml": {"gin_file": str(folder / "dml.gin"), "seeds": 1},
+            "broken": {
+                "gin_file": str(folder / "broken.gin"),
+                "seeds": 1,
+                "tuned_as": "dml",
+            },
+        },
+        "tuning": {
+            "validation": 0.2,
+            "seed": 100,
+            "cells": {"vanilla": tuned, "dml": tuned},
+        },
+    }
+    (folder / "design.json").write_text(json.dumps(design))
+    return folder
+
+
+def reproduce(cwd, *arguments):
+    tool = str(ROOT / "tools" / "reproduce.py")
+    return subprocess.Popen(
+        [sys.executable, tool, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_and_killed_ends_as_an_uninterrupted_one(tmp_path):
+    folder = write_study(tmp_path / "study")
+    (tmp_path / "work").mkdir()
+    work = tmp_path / "work"
+    command = [f"--study={folder}", "--output=out"]
+    tuning, last = work / "out/tuning", work / "out/vanilla/seed_1"
+
+    stopped = reproduce(work, *command)
+    wait_for((tuning / "vanilla_0.1/seed_100/metrics.csv").exists, stopped)
+    stopped.send_signal(signal.SIGTERM)
+    _, errors = stopped.communicate()
+    assert stopped.returncode == 143
+    assert f"Stopped. Continue with: tools/reproduce --study={folder}" in errors
+    assert not (folder / "chosen.json").exists()
+
+    killed = reproduce(work, *command, "--jobs=2")
+    wait_for((last / "metrics.csv").exists, killed)
+    killed.kill()
+    killed.communicate()
+
+    # What was running has not heard of it; it ends by itself.
+    ends = [run / "results.json" for run in (work / "out/vanilla/seed_0", last)]
+    ends.append(work / "out/dml/seed_0/results.json")
+    while not all(path.exists() for path in ends):
+        time.sleep(0.1)
+    shutil.rmtree(last)
+
+    resumed = reproduce(work, *command)
+    output, errors = resumed.communicate()
+    assert resumed.returncode == 1, errors
+    assert "broken/seed_0 failed: status 2: afd-train: Invalid value" in errors
+    assert "vanilla/seed_0: starts" not in output
+    assert "digits, 2 epochs, batches of 256, accuracy on the test images" in output
+    chosen = json.loads((folder / "chosen.json").read_text())
+    assert chosen["vanilla"]["value"] == 0.1
+    low, high = (entry["mean"] for entry in chosen["vanilla"]["validation"])
+    assert low > high
+    kept = folder / "vanilla" / "seed_1"
+    assert sorted(path.name for path in kept.iterdir()) == [
+        *["config.gin", "metrics.csv", "results.json"]
+    ]
+    assert json.loads((kept / "results.json").read_text())["seed"] == 1
+    held_out = (folder / "tuning/vanilla_0.1/seed_100/config.gin").read_text()
+    assert "train.validation = 0.2" in held_out
+
+    # Anew, without a stop; the record is what is compared with.
+    assert verification.verify(folder / "tuning/vanilla_0.1/seed_100") == []
+    same = reproduce(work, f"--verify={kept}")
+    assert "the same to the bit" in same.communicate()[0]
+    assert same.returncode == 0
+    results = json.loads((kept / "results.json").read_text())
+    results["weights_sha256"] = "0" * 64
+    (kept / "results.json").write_text(json.dumps(results))
+    other = reproduce(work, f"--verify={kept}")
+    assert f"weights_sha256: {'0' * 64} before, " in other.communicate()[0]
+    assert other.returncode == 1
+
+
+def record(folder, sha="a", rows="epoch,seconds,loss\n1,5.0,0.5\n", accuracy=0.5):
+    folder.mkdir()
+    one = {"accuracy": accuracy}
+    results = {"networks": {"n": one}, "mean": one, "ensemble": one}
+    (folder / "results.json").write_text(json.dumps({**results, "weights_sha256": sha}))
+    (folder / "metrics.csv").write_text(rows)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": "epoch,seconds,loss\n1,9.0,0.5\n"}, None),
+        ({"sha": "b"}, "weights_sha256: a before, b now"),
+        (
+            {"rows": "epoch,seconds,loss\n1,5.0,0.6\n"},
+            "metrics.csv, epoch 1, loss: 0.5 before, 0.6 now",
+        ),
+        ({"rows": "epoch,seconds,loss\n"}, "metrics.csv: 1 rows before, 0 now"),
+        ({"accuracy": 0.6}, "networks: {'n': {'accuracy': 0.5}} before"),
+    ],
+)
+def test_what_differs_between_two_runs_is_named(tmp_path, change, message):
+    first = record(tmp_path / "a")
+    second = record(tmp_path / "b", **change)
+    found = verification.differences(first, second)
+    assert found == [] if message is None else found[0].startswith(message)
+
+
+def test_a_run_that_is_not_there_is_no_verification(tmp_path):
+    with pytest.raises(ValueError, match=r"finished run's directory .* a cell"):
+        verification.find_run("nothing", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": [1, 2, 3, 4]}, "at most 3"),
+        ({"values": [1]}, "as many values for every cell"),
+    ],
+)
+def test_a_tuning_that_is_not_the_same_for_all_is_refused(tmp_path, change, message):
+    folder = write_study(tmp_path / "study")
+    design = json.loads((folder / "design.json").read_text())
+    design["tuning"]["cells"]["dml"].update(change)
+    (folder / "design.json").write_text(json.dumps(design))
+    with pytest.raises(ValueError, match=message):
+        Study(folder, tmp_path)
+
+
+def test_a_choice_from_other_values_is_refused(tmp_path):
+    folder = write_study(tmp_path / "study")
+    choice = {
+        "parameters": ["logit/SGD.learning_rate"],
+        "value": 0.3,
+        "validation": [{"value": 0.3}],
+    }
+    (folder / "chosen.json").write_text(json.dumps({"vanilla": choice}))
+    with pytest.raises(ValueError, match=r"from \[0.1, 1e-09\]"):
+        Study(folder, tmp_path).choose()

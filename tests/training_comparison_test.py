@@ -1,0 +1,242 @@
+"""Which runs are put together, which apart, and what is said of them."""
+
+import json
+
+import pytest
+
+from afd_tf.training import paper_values
+from afd_tf.training.comparison import compare
+
+CONFIG = """load_data.per_class = {per_class}
+train.batch_size = 128
+train.dataset = 'cifar100'
+train.epochs = {epochs}
+train.method = '{method}'
+"""
+
+
+def run(
+    path,
+    accuracy,
+    method="afd",
+    seed=0,
+    *,
+    epochs=60,
+    per_class=60,
+    more="",
+    networks=("small", "large"),
+    finished=True,
+):
+    """Write a run whose second network is ten points better than its first."""
+    path.mkdir(parents=True)
+    config = CONFIG.format(epochs=epochs, per_class=per_class, method=method)
+    (path / "config.gin").write_text(f"{config}train.seed = {seed}\n{more}")
+    (path / "metrics.csv").write_text("epoch\n1\n")
+    results = {
+        "method": method,
+        "dataset": "cifar100",
+        "seed": seed,
+        "epoch": epochs,
+        "networks": {
+            name: {"accuracy": accuracy + place / 10, "parameters": 1000 + place}
+            for place, name in enumerate(networks)
+        },
+        "mean": {"accuracy": accuracy + 0.05},
+        "ensemble": {"accuracy": accuracy + 0.2},
+    }
+    if finished:
+        (path / "results.json").write_text(json.dumps(results))
+    return path
+
+
+def study(folder, method, accuracies, **options):
+    for seed, accuracy in enumerate(accuracies):
+        run(folder / method / f"seed_{seed}", accuracy, method, seed, **options)
+
+
+def rows(comparison, network="small"):
+    return {
+        row.configuration.rpartition("/")[2]: row
+        for _, table in comparison.tables
+        for row in table
+        if row.network == network
+    }
+
+
+def test_gains_are_over_vanilla_and_dml_by_seed(tmp_path):
+    study(tmp_path, "vanilla", [0.50, 0.52, 0.51])
+    study(tmp_path, "dml", [0.51, 0.54, 0.54])
+    study(tmp_path, "afd", [0.53, 0.53, 0.55])
+    found = rows(compare([tmp_path]))
+    assert found["vanilla"].gains == {}
+    assert list(found["dml"].gains) == ["vanilla"]
+    assert found["dml"].gains["vanilla"].mean == pytest.approx(0.02)
+    assert found["afd"].gains["vanilla"].mean == pytest.approx(0.08 / 3)
+    over_dml = found["afd"].gains["dml"]
+    # Differences 2, -1, 1 points: mean 2/3, s = 1.527525, standard error 0.881917.
+    assert over_dml.mean == pytest.approx(0.02 / 3)
+    assert over_dml.high == pytest.approx((2 / 3 + 4.302653 * 0.881917) / 100)
+    assert over_dml.pairs == 3
+    assert rows(compare([tmp_path]), "ensemble")["afd"].gains.keys() == {
+        "vanilla",
+        "dml",
+    }
+
+
+def test_protocols_are_never_in_one_table_and_what_differs_is_named(tmp_path):
+    study(tmp_path / "a", "vanilla", [0.5, 0.6])
+    study(tmp_path / "b", "afd", [0.6, 0.7], per_class=None, epochs=300)
+    comparison = compare([tmp_path])
+    assert [description for description, _ in comparison.tables] == [
+        "cifar100, 60 training images per class, 60 epochs, batches of 128, accuracy "
+        "on the test images",
+        "cifar100, 300 epochs, batches of 128, accuracy on the test images",
+    ]
+    assert rows(comparison)["afd"].gains == {}
+    assert comparison.remarks == [
+        f"Not compared: {tmp_path / 'a/vanilla'} and {tmp_path / 'b/afd'}, whose "
+        "protocols differ in load_data.per_class (60, None); train.epochs (60, 300)."
+    ]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "train.validation = 0.2\n",
+        "train.precision = 'mixed_bfloat16'\n",
+        "load_data.flip = False\n",
+    ],
+)
+def test_data_and_precision_are_parts_of_the_protocol(tmp_path, more):
+    run(tmp_path / "a", 0.5, "vanilla")
+    run(tmp_path / "b", 0.6, "afd", more=more)
+    assert len(compare([tmp_path]).tables) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "train.evaluate_every = 10\n",
+        "train.data_dir = '/data'\n",
+        "train.method_options = None\n",
+        "load_data.new = None\n",
+    ],
+)
+def test_what_changes_no_result_does_not_part_seeds(tmp_path, more):
+    run(tmp_path / "a", 0.5)
+    run(tmp_path / "b", 0.7, seed=1, more=more)
+    [(_, [small, *_])] = compare([tmp_path]).tables
+    assert small.accuracies == {0: 0.5, 1: 0.7}
+
+
+def test_a_storage_setting_is_no_protocol(tmp_path):
+    run(tmp_path / "a", 0.5, "vanilla")
+    run(tmp_path / "b", 0.6, "afd", more="load_data.memory_limit = 1\n")
+    assert len(compare([tmp_path]).tables) == 1
+
+
+def test_seeds_that_differ_are_said_and_those_in_common_compared(tmp_path):
+    study(tmp_path, "vanilla", [0.50, 0.52, 0.50])
+    study(tmp_path, "afd", [0.53, 0.53])
+    comparison = compare([tmp_path])
+    assert rows(comparison)["afd"].gains["vanilla"].mean == pytest.approx(0.02)
+    assert rows(comparison)["afd"].gains["vanilla"].pairs == 2
+    assert comparison.remarks == [
+        f"{tmp_path / 'afd'} has seeds 0, 1, {tmp_path / 'vanilla'} 0, 1, 2: gains are "
+        "over those in common.",
+        "The numbers of seeds differ between configurations.",
+    ]
+
+
+def test_other_seeds_are_not_compared(tmp_path):
+    run(tmp_path / "a", 0.5, "vanilla", seed=1)
+    run(tmp_path / "b", 0.6, "afd", seed=2)
+    comparison = compare([tmp_path])
+    assert all(row.gains == {} for _, table in comparison.tables for row in table)
+    assert any("no seed in common" in remark for remark in comparison.remarks)
+
+
+def test_of_several_baselines_none_is_chosen(tmp_path):
+    study(tmp_path / "a", "vanilla", [0.5])
+    study(tmp_path / "b", "vanilla", [0.5], more="logit/SGD.learning_rate = 0.2\n")
+    study(tmp_path, "afd", [0.6])
+    comparison = compare([tmp_path])
+    assert rows(comparison)["afd"].gains == {}
+    assert any("of which there are several" in r for r in comparison.remarks)
+
+
+def test_dml_of_other_networks_is_no_baseline_but_vanilla_of_the_same_one_is(tmp_path):
+    study(tmp_path, "vanilla", [0.50, 0.52])
+    study(tmp_path, "dml", [0.51, 0.54])
+    study(tmp_path, "kd", [0.53, 0.53], networks=("small",))
+    comparison = compare([tmp_path])
+    assert list(rows(comparison)["kd"].gains) == ["vanilla"]
+    assert rows(comparison, "mean")["kd"].gains == {}
+
+
+def test_a_number_of_the_paper_is_shown_for_its_own_protocol_alone(tmp_path):
+    pair = ("resnet32", "resnet32_2")
+    paper = {"networks": pair, "epochs": 300, "per_class": None}
+    study(tmp_path / "full", "afd", [0.7], **paper)
+    found = rows(compare([tmp_path]), "resnet32_2")
+    assert str(found["afd"].paper) == "74.03 [s]"
+    study(tmp_path / "short", "afd", [0.7], **{**paper, "epochs": 200})
+    study(tmp_path / "part", "afd", [0.7], **{**paper, "per_class": 60})
+    study(tmp_path / "held", "afd", [0.7], **paper, more="train.validation = 0.1\n")
+    study(tmp_path / "pair", "afd", [0.7], **{**paper, "networks": ("resnet32", "x")})
+    for name in ("short", "part", "held", "pair"):
+        found = rows(compare([tmp_path / name]), "resnet32")
+        assert found["afd"].paper is None, name
+
+
+def test_numbers_of_the_paper_are_those_that_are_known():
+    known = {
+        (value["dataset"], value["method"], name): percent
+        for value in paper_values.table()["values"]
+        for name, percent in value["percent"].items()
+    }
+    assert known == {
+        ("cifar100", "vanilla", "resnet32"): 69.38,
+        ("cifar100", "dml", "resnet32"): 73.38,
+        ("cifar100", "afd", "resnet32"): 74.03,
+        ("imagenet2012", "dml", "resnet18"): 70.19,
+        ("imagenet2012", "afd", "resnet18"): 70.39,
+        ("imagenet2012", "dml", "resnet34"): 73.57,
+        ("imagenet2012", "afd", "resnet34"): 74.0,
+    }
+    marks = {value["mark"] for value in paper_values.table()["values"]}
+    assert marks <= paper_values.table()["marks"].keys()
+
+
+def test_what_is_not_in_the_table_is_said(tmp_path):
+    (tmp_path / "notes").mkdir()
+    run(tmp_path / "a", 0.5)
+    run(tmp_path / "b", 0.6, seed=1, finished=False)
+    comparison = compare([tmp_path / name for name in ("a", "b", "notes")])
+    assert len(comparison.tables) == 1
+    assert comparison.remarks == [
+        f"{tmp_path / 'b'}: not finished, 1 epochs done.",
+        f"{tmp_path / 'notes'}: not a run, it has no config.gin.",
+    ]
+
+
+def test_a_repeated_seed_is_said(tmp_path):
+    run(tmp_path / "a", 0.5, seed=1)
+    run(tmp_path / "b", 0.5, seed=1)
+    assert any("a seed occurs twice" in r for r in compare([tmp_path]).remarks)
+
+
+def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "a", 0.5)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    comparison = compare(["a", "./a", str(tmp_path / "a"), "link"])
+    [(_, [small, *_])] = comparison.tables
+    assert (small.configuration, small.accuracies) == ("a", {0: 0.5})
+    assert comparison.remarks == []
+
+
+def test_nothing_finished_gives_no_table(tmp_path):
+    comparison = compare([run(tmp_path / "a", 0.5, finished=False)])
+    assert comparison.tables == []
+    assert len(comparison.remarks) == 1

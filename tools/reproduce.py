@@ -1,0 +1,170 @@
+"""Reproduce cells of the paper's tables, or a study; started by `tools/reproduce`.
+
+    tools/reproduce --table=4 --scale=reduced --seeds=3 --data_dir=DIR
+    tools/reproduce --table=3 --cells=resnet32x2_afd,resnet32x2_dml --data_dir=DIR
+    tools/reproduce --study --data_dir=DIR
+    tools/reproduce --verify=studies/cifar100_reduced/afd/seed_0 --data_dir=DIR
+
+The plan is printed first. Finished runs are skipped and interrupted ones continue, so
+that the same command may be stopped (Ctrl-C, SIGTERM) and started again at any time.
+
+Exit status: 0 all done, 1 a run failed or a verification found a difference, 2 a
+mistake in the command, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from reproduction.cells import SCALES, paper_cells
+from reproduction.execution import ROOT, Execution, Stopped
+from reproduction.runs import Run, seconds_left
+from reproduction.study import Study
+from reproduction.verification import find_run, verify
+
+from afd_tf.training.comparison import compare
+from afd_tf.training.formatting import duration, layout
+from afd_tf.training.tables import text
+
+STUDY = ROOT / "studies" / "cifar100_reduced"
+
+
+def main(argv=None):
+    """Run the tool; return the exit status."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.data_dir:
+        # By the environment, so that no record holds a path of this machine.
+        os.environ["AFD_TFDS_DIR"] = str(Path(options.data_dir).expanduser().resolve())
+    try:
+        if options.verify:
+            return _verify(options)
+        if options.study:
+            return _study(options)
+        return _table(options)
+    except ValueError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stop:
+        given = sys.argv[1:] if argv is None else argv
+        again = shlex.join(["tools/reproduce", *given])
+        print(f"\nStopped. Continue with: {again}", file=sys.stderr)
+        return 128 + stop.signal
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="tools/reproduce",
+        description=__doc__.split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", type=int, help="number of a table of the paper")
+    what.add_argument(
+        "--study",
+        nargs="?",
+        const=str(STUDY),
+        help="a study's folder; default: studies/cifar100_reduced",
+    )
+    what.add_argument(
+        "--verify", metavar="RUN", help="a finished run or its cell: run it again"
+    )
+    parser.add_argument(
+        "--cells", help="with --table, names or parts of names, separated by commas"
+    )
+    parser.add_argument("--seeds", type=_positive, default=5, help="with --table")
+    parser.add_argument("--scale", choices=SCALES, default="paper", help="with --table")
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time")
+    parser.add_argument("--data_dir", help="where the data sets are prepared")
+    parser.add_argument(
+        "--output", help="folder of the runs; default: runs/paper, reduced or study"
+    )
+    parser.add_argument(
+        "--epochs", type=_positive, help="instead of the protocol's, to try things out"
+    )
+    parser.add_argument("--plan", action="store_true", help="print the plan only")
+    return parser
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, received {text}")
+    return value
+
+
+def _output(options, default):
+    # Another number of epochs is another run.
+    tried = f"_{options.epochs}_epochs" if options.epochs else ""
+    return Path(options.output or f"runs/{default}{tried}")
+
+
+def _table(options):
+    names = options.cells.split(",") if options.cells else None
+    cells = paper_cells(options.table, options.scale, names)
+    if options.epochs:
+        cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
+    output = _output(options, options.scale)
+    runs = [Run(cell, s, output) for s in range(options.seeds) for cell in cells]
+    return _execute(runs, options)
+
+
+def _study(options):
+    output = _output(options, "study")
+    study = Study(options.study, output, options.epochs)
+    tuning = study.tuning_runs()
+    if options.plan:
+        return _execute([*tuning, *study.final_runs(study.choose())], options)
+    print("Tuning, on held-out images:", flush=True)
+    failed = {}
+    if len(study.choose()) < len({run.cell.name for run in tuning}):
+        failed = _do(tuning, options)
+    chosen = study.choose()
+    for name, choice in chosen.items():
+        print(f"{name}: {choice['parameters'][0]} = {choice['value']}")
+    for name in study.without_choice(chosen):
+        failed[name] = "a run that its value would be chosen by failed"
+    print("\nFinal runs:", flush=True)
+    return _execute(study.final_runs(chosen), options, failed)
+
+
+def _execute(runs, options, failed=()):
+    """Print the plan, do it, end in a table; return the exit status."""
+    if options.plan:
+        _print_plan(runs, options.jobs)
+        return 0
+    failed = {**dict(failed), **_do(runs, options)}
+    finished = [run.kept for run in runs if run.finished]
+    print(f"\n{text(compare(finished)) if finished else 'No run is finished.'}")
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _do(runs, options):
+    _print_plan(runs, options.jobs)
+    return Execution(runs, options.jobs).execute()
+
+
+def _print_plan(runs, jobs):
+    rows = [["run", "status"], *([run.name, run.status()] for run in runs)]
+    seconds = seconds_left(runs, jobs)
+    left = "not known before an epoch is done" if seconds is None else duration(seconds)
+    print(f"{layout(rows)}\n{len(runs)} runs, time left: {left}\n", flush=True)
+
+
+def _verify(options):
+    folders = [STUDY, _output(options, "reduced"), _output(options, "paper")]
+    run = find_run(options.verify, folders)
+    print(f"Running {run} again.", flush=True)
+    found = verify(run)
+    for difference in found:
+        print(difference)
+    print(f"{run}: {'differs' if found else 'the same to the bit'}.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

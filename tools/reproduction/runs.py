@@ -1,0 +1,142 @@
+"""Runs of cells: their commands, what is done of them, and what is left to do."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+from reproduction.cells import Cell
+
+# What is kept of a run for good: small files of text.
+RECORDED = ("results.json", "metrics.csv", "config.gin")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One cell with one seed.
+
+    Attributes:
+        cell: Cell.
+        seed: int.
+        output: path of the folder of all runs.
+        record: path of the folder that the small files are copied to, or None.
+    """
+
+    cell: Cell
+    seed: int
+    output: Path
+    record: Path | None = None
+
+    @property
+    def name(self):
+        """Str, e.g. "resnet8_wrn10_2_afd/seed_0"."""
+        return f"{self.cell.name}/seed_{self.seed}"
+
+    @property
+    def path(self):
+        """Path of the run directory."""
+        return self.output / self.name
+
+    @property
+    def log(self):
+        """Path of what the run prints, beside its directory."""
+        return self.path.with_suffix(".log")
+
+    @property
+    def source(self):
+        """Path of the run directory that this run learns from, or None."""
+        if self.cell.source is None:
+            return None
+        return self.output / self.cell.source / f"seed_{self.seed}"
+
+    def arguments(self):
+        """Return the arguments of `afd-train`; the same for every start."""
+        params = list(self.cell.params)
+        if self.source:
+            params.append(f"train.source = {str(self.source)!r}")
+        return [
+            *(f"--gin_file={file}" for file in self.cell.files),
+            *(f"--gin_param={param}" for param in params),
+            f"--seed={self.seed}",
+            f"--workdir={self.path}",
+        ]
+
+    @property
+    def kept(self):
+        """Path of a folder with the run's results: its own, or the recorded one."""
+        recorded = self.record / self.name if self.record else self.path
+        return self.path if (self.path / "results.json").is_file() else recorded
+
+    @property
+    def finished(self):
+        """Whether there are results."""
+        return (self.kept / "results.json").is_file()
+
+    def results(self):
+        """Return the content of `results.json`."""
+        return json.loads((self.kept / "results.json").read_text(encoding="utf-8"))
+
+    def keep(self):
+        """Copy the small files of the finished run to the record."""
+        if self.record and (self.path / "results.json").is_file():
+            target = self.record / self.name
+            target.mkdir(parents=True, exist_ok=True)
+            # The results last: with them, a record is complete.
+            for file in reversed(RECORDED):
+                shutil.copyfile(self.path / file, target / file)
+
+    def progress(self):
+        """Return epochs done and the seconds that they took."""
+        rows = metrics(self.kept)
+        if not rows:
+            return 0, 0.0
+        return int(rows[-1]["epoch"]), float(rows[-1]["seconds"])
+
+    def status(self):
+        """Say how far the run is, for people."""
+        if self.finished:
+            return "finished"
+        done, _ = self.progress()
+        return f"epoch {done} of {self.cell.setting('epochs')}" if done else "to do"
+
+
+def metrics(folder):
+    """Read `metrics.csv`: list of a dict of str per epoch; [] if there is none."""
+    path = Path(folder) / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def seconds_left(runs, jobs=1):
+    """Estimate the time that runs still need, from what their epochs took so far.
+
+    An epoch of a cell takes what those of its runs took; of a cell of which nothing
+    has run, what epochs of the other cells took on average.
+
+    Args:
+        runs: list of Run.
+        jobs: int, runs at a time.
+
+    Returns:
+        float, seconds; None as long as nothing was measured. Runs at a time share a
+        machine: their epochs are slower, which what was measured has in it.
+    """
+    progress = [run.progress() for run in runs]
+    speeds = {}
+    for run, (epochs, seconds) in zip(runs, progress, strict=True):
+        if epochs:
+            speeds.setdefault(run.cell.name, []).append(seconds / epochs)
+    if not speeds:
+        return None
+    means = {name: statistics.mean(values) for name, values in speeds.items()}
+    other = statistics.mean(means.values())
+    left = sum(
+        (run.cell.setting("epochs") - epochs) * means.get(run.cell.name, other)
+        for run, (epochs, _) in zip(runs, progress, strict=True)
+        if not run.finished
+    )
+    return left / jobs

@@ -1,0 +1,166 @@
+"""A study: values tuned on a validation split, then final runs of several seeds.
+
+`design.json` in the study's folder says which cells with how many seeds, and what is
+tuned; `chosen.json` beside it is written once, when all tuning runs are finished, and
+read from then on. No tuning run reads the test set.
+"""
+
+import json
+from pathlib import Path
+
+from afd_tf.training.run_directory import write_json
+from reproduction.cells import Cell
+from reproduction.runs import Run
+
+_MOST_VALUES = 3
+
+
+class Study:
+    """A study's design and what has been chosen so far.
+
+    Args:
+        folder: path of the study, with `design.json`; small files of every run are
+            kept in it.
+        output: path of the folder of all runs.
+        epochs: int in place of the protocol's, to try a study out; or None.
+
+    Raises:
+        ValueError: if there is no design, or its tuning is not the same for all.
+
+    Attributes:
+        tuning: dict, what the design says of tuning.
+    """
+
+    def __init__(self, folder, output, epochs=None):
+        self.folder, self.output = Path(folder), Path(output)
+        path = self.folder / "design.json"
+        if not path.is_file():
+            raise ValueError(
+                "Invalid value for argument `study`. Expected the folder of a study, "
+                f"with a design.json. Received: study={str(folder)!r}."
+            )
+        design = json.loads(path.read_text(encoding="utf-8"))
+        self._cells, self.tuning = design["cells"], design["tuning"]
+        self._params = () if epochs is None else (f"train.epochs = {epochs}",)
+        self._chosen_path = self.folder / "chosen.json"
+        self._check()
+
+    def _check(self):
+        budgets = {name: len(t["values"]) for name, t in self.tuning["cells"].items()}
+        if len(set(budgets.values())) > 1 or max(budgets.values()) > _MOST_VALUES:
+            raise ValueError(
+                f"Invalid tuning in {self.folder / 'design.json'}. Expected as many "
+                f"values for every cell, at most {_MOST_VALUES}. Received: {budgets}."
+            )
+        for name in self._cells:
+            if self._tuned_as(name) not in budgets:
+                raise ValueError(
+                    f"Invalid cell in {self.folder / 'design.json'}. Expected one that "
+                    f"is tuned, or `tuned_as` one that is. Received: {name!r}."
+                )
+
+    def _tuned_as(self, name):
+        return self._cells[name].get("tuned_as", name)
+
+    def _cell(self, name, run_name, params):
+        files = (self._cells[name]["gin_file"],)
+        return Cell(run_name, files, (*self._params, *params))
+
+    def tuning_runs(self):
+        """List the runs that values are chosen by; evaluated on held-out images."""
+        held_out = f"train.validation = {self.tuning['validation']}"
+        return [
+            Run(
+                self._cell(
+                    name,
+                    f"tuning/{name}_{value:g}",
+                    (held_out, *_statements(tuned, value)),
+                ),
+                self.tuning["seed"],
+                self.output,
+                self.folder,
+            )
+            for name, tuned in self.tuning["cells"].items()
+            for value in tuned["values"]
+        ]
+
+    def choose(self):
+        """Choose each cell's value by its tuning runs, and write that down.
+
+        The value with the best mean accuracy of the networks after the last epoch; of
+        equals the first listed.
+
+        Returns:
+            dict of cell to {"parameters", "value", "validation": what each value came
+            to}; only of cells whose tuning runs are all finished.
+
+        Raises:
+            ValueError: if what was chosen before was chosen from other values.
+        """
+        earlier = {}
+        if self._chosen_path.is_file():
+            earlier = json.loads(self._chosen_path.read_text(encoding="utf-8"))
+        runs = iter(self.tuning_runs())
+        chosen = {}
+        for name, tuned in self.tuning["cells"].items():
+            own = {value: next(runs) for value in tuned["values"]}
+            if name in earlier:
+                self._check_choice(name, earlier[name], tuned)
+                chosen[name] = earlier[name]
+            elif all(run.finished for run in own.values()):
+                chosen[name] = _choice(tuned, own)
+        if chosen != earlier:
+            write_json(self._chosen_path, chosen)
+        return chosen
+
+    def _check_choice(self, name, choice, tuned):
+        values = [entry["value"] for entry in choice["validation"]]
+        if (choice["parameters"], values) != (tuned["parameters"], tuned["values"]):
+            raise ValueError(
+                f"Invalid choice for {name!r} in {self._chosen_path}. Expected one "
+                f"from {tuned['values']}, as the design has it. Received: {values}. "
+                "Delete it to choose again."
+            )
+
+    def final_runs(self, chosen):
+        """List the runs that are reported, first seeds first.
+
+        Args:
+            chosen: what `choose` returned; cells without a choice are left out.
+        """
+        most = max(cell["seeds"] for cell in self._cells.values())
+        return [
+            Run(
+                self._cell(name, name, _statements(choice, choice["value"])),
+                seed,
+                self.output,
+                self.folder,
+            )
+            for seed in range(most)
+            for name, cell in self._cells.items()
+            if seed < cell["seeds"] and (choice := chosen.get(self._tuned_as(name)))
+        ]
+
+    def without_choice(self, chosen):
+        """List the cells that cannot be run, as a tuning run of theirs has failed."""
+        return [name for name in self._cells if self._tuned_as(name) not in chosen]
+
+
+def _statements(tuned, value):
+    return [f"{parameter} = {value!r}" for parameter in tuned["parameters"]]
+
+
+def _choice(tuned, runs):
+    validation = []
+    for value, run in runs.items():
+        results = run.results()
+        networks = {n: v["accuracy"] for n, v in results["networks"].items()}
+        validation.append(
+            {"value": value, "mean": results["mean"]["accuracy"], "networks": networks}
+        )
+    best = max(validation, key=lambda entry: entry["mean"])
+    return {
+        "parameters": tuned["parameters"],
+        "value": best["value"],
+        "validation": validation,
+    }
