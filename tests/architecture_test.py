@@ -16,6 +16,7 @@ LAYERS = [
     {"cli"},
     {"config"},
     {"training"},
+    {"analysis"},
     {"distiller", "data", "export"},
     {"methods"},
     {"networks", "topology"},
@@ -57,6 +58,7 @@ OUTSIDE = {
     "losses": NUMERIC,
     "schedules": NUMERIC,
     "metrics": NUMERIC,
+    "analysis": {*NUMERIC, "matplotlib"},
     "topology": set(),
     "naming": set(),
 }
@@ -127,6 +129,8 @@ def test_the_package_itself_imports_neither_gin_nor_flags():
     [
         ("afd_tf.losses.logits", "from afd_tf import networks"),
         ("afd_tf.losses.logits", "import scipy"),
+        ("afd_tf.analysis.maps", "from afd_tf.training import tables"),
+        ("afd_tf.distiller", "from afd_tf import analysis"),
         ("afd_tf.topology", "import tensorflow as tf"),
         ("afd_tf.networks.resnet", "from afd_tf.training import experiment"),
         ("afd_tf.networks.resnet", "from afd_tf.topology import cycle"),

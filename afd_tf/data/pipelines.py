@@ -7,6 +7,7 @@ import tensorflow as tf
 from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
 from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.position import EpochPosition
+from afd_tf.data.random_resized_crop import RandomResizedCrop, draw_part
 from afd_tf.data.share import Share
 
 AUTOTUNE = tf.data.AUTOTUNE
@@ -24,7 +25,8 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         examples: `InMemory`, `OnDisk` or `OnDemand`.
         batch_size: int, at most `len(examples)`.
         seed: int.
-        augmentation: `Augmentation` or None.
+        augmentation: `Augmentation`, `RandomResizedCrop` (of an `OnDemand` with
+            `fetch_part`) or None.
         mean: tuple of floats, fractions of 255.
         std: tuple of floats, fractions of 255.
 
@@ -62,6 +64,7 @@ def _training(
     sizes = share.sizes(batch_size)
     start, rows = share.start(batch_size), sum(sizes)
     one_by_one = read is None
+    parts = isinstance(augmentation, RandomResizedCrop)
 
     @as_written
     def one_pass(_):
@@ -69,7 +72,9 @@ def _training(
         order = epoch_order(count, seed, epoch)[: steps * batch_size]
         order = tf.reshape(order[step * batch_size :], (-1, batch_size))
         order = tf.reshape(order[:, start : start + rows], (-1,))
-        if augmentation:
+        if parts:
+            crops = tf.fill(tf.shape(order), epoch)
+        elif augmentation:
             crops = epoch_crops(count, seed, epoch, augmentation)
             crops = tf.gather(crops, order)
         else:
@@ -81,15 +86,19 @@ def _training(
 
     @as_written
     def render(images, labels, crops):
-        if augmentation:
+        if augmentation and not parts:
             images = crop_flip(images, crops, augmentation)
         return normalize(images, mean, std), labels
 
     plan = tf.data.Dataset.range(1).flat_map(one_pass)
     if one_by_one:
-        fetch = _fetcher(examples)
+        if parts:
+            fetch = _part_fetcher(examples, seed, augmentation)
+        else:
+            fetch = _fetcher(examples)
         plan = _of_at_most(plan, steps * rows)
-        dataset = plan.map(lambda index, crops: (*fetch(index), crops), AUTOTUNE)
+        one = as_written(lambda index, crops: (*fetch(index, crops), crops))
+        dataset = plan.map(one, AUTOTUNE)
         dataset = dataset.batch(rows, drop_remainder=True).map(render, AUTOTUNE)
     else:
         plan = _of_at_most(plan, steps)
@@ -200,11 +209,30 @@ def _batch_reader(examples):
 
 
 def _fetcher(examples):
+    """Return a function from an index, and crops for later, to image and label."""
+    row_of = _row_reader(examples)
+    return as_written(lambda index, *_: examples.fetch(row_of(index)))
+
+
+def _part_fetcher(examples, seed, augmentation):
+    """Return a function from index and epoch to a part of the image and the label."""
+    draw = functools.partial(draw_part, augmentation, seed)
+    row_of = _row_reader(examples)
+
+    @as_written
+    def fetch(index, epoch):
+        return examples.fetch_part(row_of(index), draw, (epoch, index))
+
+    return fetch
+
+
+def _row_reader(examples):
+    """Return a function from an index to the row of the examples' source."""
     if examples.rows is None:
-        return examples.fetch
+        return lambda index: index
     with tf.device("/CPU:0"):
         rows = tf.constant(examples.rows)
-    return lambda index: examples.fetch(tf.gather(rows, index))
+    return lambda index: tf.gather(rows, index)
 
 
 def _options():

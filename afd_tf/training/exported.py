@@ -161,6 +161,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
         batch_size=1,
         data_dir=data_dir,
         image_size=(height, width),
+        resize=described.get("resize"),
         channels=channels,
         mean=described["mean"],
         std=described["std"],

@@ -8,6 +8,7 @@ checkpoints/          the complete state at the last few steps saved; what data,
                       networks and frozen source are; the lock
 logs/                 TensorBoard
 export/               exported networks
+analysis/             what afd-analyse found
 results.json          written once, when the run is finished
 ```
 """

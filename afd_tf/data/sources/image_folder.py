@@ -9,6 +9,7 @@ import numpy as np
 from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import Request, Source
 from afd_tf.data.sources.folder_reading import folder_split
+from afd_tf.data.sources.images import Fit
 from afd_tf.data.splits import examples_needed, stratified
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -38,11 +39,10 @@ def open_image_folder(request: Request) -> Source:
     paths, labels = _files(root, base, classes, notes)
     channels = request.channels or 3
 
-    def build(paths, labels):
-        split = folder_split(
-            root, paths, labels, len(classes), request.image_size, channels
-        )
-        return hold(split, request.memory_limit, request.cache_dir)
+    def build(paths, labels, parts=False):
+        fit = Fit(request.image_size, channels, request.resize)
+        split = folder_split(root, paths, labels, len(classes), fit)
+        return hold(split, request.memory_limit, request.cache_dir, parts)
 
     if evaluated:
         split_name, split_base = evaluated
@@ -60,14 +60,14 @@ def open_image_folder(request: Request) -> Source:
             _warn(skipped)
             return build(*files)
 
-        train = build(paths, labels)
+        train = build(paths, labels, request.parts)
     else:
         split_name = "test"
         kept, held = stratified(
             labels, request.test_fraction, request.split_seed, "test_fraction", classes
         )
         _warn_of_small_classes(labels, held, classes, request.test_fraction)
-        train = build([paths[row] for row in kept], labels[kept])
+        train = build([paths[row] for row in kept], labels[kept], request.parts)
 
         def open_test():
             return build([paths[row] for row in held], labels[held])
