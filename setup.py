@@ -41,7 +41,7 @@ REQUIREMENTS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "tf2onnx>=1.17,<2"]
 
-# Charts of afd-results.
+# Charts of afd-results, figures of afd-analyse.
 PLOT = ["matplotlib>=3.9,<4"]
 
 # The other side of tools/benchmark_step.py.
@@ -82,8 +82,8 @@ setup(
         "litert": LITERT,
         "onnx": ONNX,
         "plot": PLOT,
-        "test": [*TEST, *LITERT, *ONNX],
-        "dev": [*TEST, *LITERT, *ONNX, "pre-commit>=4.0,<5"],
+        "test": [*TEST, *LITERT, *ONNX, *PLOT],
+        "dev": [*TEST, *LITERT, *ONNX, *PLOT, "pre-commit>=4.0,<5"],
     },
     entry_points={
         "console_scripts": [
@@ -91,6 +91,7 @@ setup(
             "afd-evaluate = afd_tf.cli.evaluate:run",
             "afd-export = afd_tf.cli.export:run",
             "afd-results = afd_tf.cli.results:run",
+            "afd-analyse = afd_tf.cli.analyse:run",
         ]
     },
     keywords=[

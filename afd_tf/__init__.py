@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 from afd_tf._version import __version__
 
 if TYPE_CHECKING:
-    from afd_tf import data, export, losses, methods, networks, schedules, topology
+    from afd_tf import (
+        analysis,
+        data,
+        export,
+        losses,
+        methods,
+        networks,
+        schedules,
+        topology,
+    )
     from afd_tf.distiller import OnlineDistiller
 
 __all__ = [
     "OnlineDistiller",
     "__version__",
+    "analysis",
     "data",
     "export",
     "losses",

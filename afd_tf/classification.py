@@ -25,7 +25,8 @@ def classification_loss(loss, label_smoothing):
         ValueError: if the loss takes probabilities, or smoothing is asked for twice.
         TypeError: if it is not a loss.
     """
-    if not 0.0 <= label_smoothing < 1.0:
+    number = isinstance(label_smoothing, int | float)
+    if not number or not 0.0 <= label_smoothing < 1.0:
         raise ValueError(
             "Invalid value for argument `label_smoothing`. Expected a float in [0, 1). "
             f"Received: label_smoothing={label_smoothing!r}."

@@ -142,7 +142,7 @@ class Compilable(fitting.Fitting):
         images = evaluation.check_images(images, self.taps[0].input_shape)
         labels = evaluation.check_labels(labels, self.num_classes)
         weight = evaluation.check_weight(weight)
-        logits = self.logits(images, training=False)
+        logits = evaluation.all_logits(self.logits, images)
         self._compiled_parts.update_test(labels, logits, weight, self.ensemble)
         return self.get_metrics_result()
 

@@ -112,7 +112,8 @@ def compile_parts(model, arguments):
         ValueError: if arguments contradict each other or a variable's owner is unclear.
     """
     _check_optimizers(arguments)
-    for name in ("feature_every", "gradient_ratio_every"):
+    counts = ["feature_every", "gradient_ratio_every", "total_steps"]
+    for name in counts[: 2 + (arguments["total_steps"] is not None)]:
         every = arguments[name]
         if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
             raise ValueError(
@@ -190,9 +191,11 @@ def _check_feature_every(model, every):
         return
     _check_has_feature_update(model, "feature_every", every)
     strategy = model.distribute_strategy
-    if strategy.num_replicas_in_sync > 1 or isinstance(
-        strategy, tf.distribute.MirroredStrategy
-    ):
+    mirrored = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+    )
+    if strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored):
         raise ValueError(
             "Argument `feature_every` works on one device only: TensorFlow cannot "
             "reduce gradients over replicas in a step that may leave the update out. "

@@ -16,12 +16,22 @@ import gin
 from gin import config_parser
 
 from afd_tf import configurables
-from afd_tf.configurables import Reference, Statement, invalid
+from afd_tf.files import read_text
+from afd_tf.statements import (
+    Reference,
+    Statement,
+    invalid,
+    is_required,
+    macro_name,
+    shown,
+)
 
 DEFAULTS = "afd.gin"
 DEFAULT_PAIRING = "pairings/digits_resnet8_resnet20.gin"
 _ROOT = Path(__file__).resolve().parent
 _MODULE = "afd_tf"
+# Files that include files that include files; more is a mistake or malice.
+_MAX_DEPTH = 20
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -66,11 +76,14 @@ def read(files=(), params=()):
     Raises:
         ValueError: for a file not found, an `import` or a syntax error.
     """
-    if isinstance(files, str | Path) or isinstance(params, str):
-        raise TypeError(
-            "Invalid value for argument `files` or `params`. Expected a list of str. "
-            f"Received: files={files!r}, params={params!r}"
-        )
+    for given in (files, params):
+        if not isinstance(given, list | tuple) or not all(
+            isinstance(item, str | Path) for item in given
+        ):
+            raise TypeError(
+                "Invalid value for argument `files` or `params`. Expected lists of "
+                f"str. Received: files={files!r}, params={params!r}"
+            )
     seen, statements = set(), []
     for name in [DEFAULTS, *(files or [DEFAULT_PAIRING])]:
         statements += _read_file(find(name), seen)
@@ -98,7 +111,7 @@ def bind(statements, complete=True):
         statements = configurables.effective(statements)
     clear()
     for statement in statements:
-        if not configurables.is_required(statement):
+        if not is_required(statement):
             _bind(statement)
     return gin.config_str(max_line_length=88)
 
@@ -153,16 +166,25 @@ def find(name, beside=None):
     roots = [*([beside] if beside else []), Path(), *folders()]
     for root in roots:
         for candidate in (root / name, root / f"{name}.gin"):
-            if candidate.is_file():
+            if _is_file(candidate):
                 return candidate
     places = ", ".join(str(root.resolve()) for root in dict.fromkeys(roots))
     raise ValueError(
         "Invalid value for argument `gin_file`. Expected a file, found in "
-        f"{places}. Received: gin_file={str(name)!r}.{_nearest_files(str(name))}"
+        f"{places}. Received: gin_file={shown(str(name))}.{_nearest_files(str(name))}"
     )
 
 
+def _is_file(path):
+    try:
+        return path.is_file()
+    except OSError:  # for instance a name that is too long
+        return False
+
+
 def _nearest_files(name):
+    if "://" in name:
+        return " Files of other machines are not read: copy it here first."
     known = {
         str(path.relative_to(folder))
         for folder in folders()
@@ -171,28 +193,23 @@ def _nearest_files(name):
     by_stem = {Path(path).stem: path for path in sorted(known)}
     matches = difflib.get_close_matches(Path(name).stem, by_stem, n=3, cutoff=0.5)
     if not matches:
-        return f" There are: {', '.join(sorted(known))}."
+        parents = sorted({str(Path(path).parent) for path in known} - {"."})
+        return f" There are files in {', '.join(parents)}."
     return f" Did you mean {' or '.join(by_stem[match] for match in matches)}?"
 
 
 # Reading ----------------------------------------------------------------------------
 
 
-def _read_file(path, seen):
+def _read_file(path, seen, depth=0):
     if path.resolve() in seen:
         return []
     seen.add(path.resolve())
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            "Invalid value for argument `gin_file`. Expected a readable text file. "
-            f"Received: gin_file={str(path)!r} ({error})"
-        ) from error
-    return _read(text, str(path), path.parent, seen)
+    text = read_text(path, "gin file")
+    return _read(text, str(path), path.parent, seen, depth)
 
 
-def _read(text, source, folder, seen):
+def _read(text, source, folder, seen, depth=0):
     statements = []
     for parsed in _parse(text, source):
         where = source
@@ -206,7 +223,9 @@ def _read(text, source, folder, seen):
                 path = find(parsed.filename, beside=folder)
             except ValueError as error:
                 raise ValueError(f"{error} Included by {where}.") from None
-            statements += _read_file(path, seen)
+            if depth == _MAX_DEPTH:
+                raise invalid(where, f"at most {_MAX_DEPTH} nested includes", path)
+            statements += _read_file(path, seen, depth + 1)
         elif isinstance(parsed, config_parser.BindingStatement):
             statements.append(
                 Statement(
@@ -224,16 +243,24 @@ def _parse(text, source):
     try:
         # The parser reads one token at construction, so that fails here too.
         yield from config_parser.ConfigParser(text, _Delegate())
-    except (SyntaxError, tokenize.TokenError, RecursionError, AssertionError) as error:
+    # What it raises for nested brackets, odd tokens and keys of a dict that are lists.
+    except (
+        SyntaxError,
+        tokenize.TokenError,
+        RecursionError,
+        AssertionError,
+        TypeError,
+    ) as error:
         line = getattr(error, "lineno", None)
         where = (
             source if line is None or source == "--gin_param" else f"{source}:{line}"
         )
         received = (getattr(error, "text", None) or text).strip().splitlines()
         reason = str(error.args[0]).strip().splitlines() if error.args else []
-        shown = f"{received[0] if received else ''!r} ({reason[-1] if reason else '-'})"
+        line = shown(received[0] if received else "")
+        why = reason[-1].strip()[:200] if reason else "-"
         raise invalid(
-            where, "`name.parameter = value`, strings in quotes", shown
+            where, "`name.parameter = value`, strings in quotes", f"{line} ({why})"
         ) from None
 
 
@@ -245,7 +272,7 @@ def _bind(statement):
     if statement.parameter:
         key = (statement.scope, f"{_MODULE}.{statement.name}", statement.parameter)
     else:
-        key = (configurables.macro_name(statement), "gin.macro", "value")
+        key = (macro_name(statement), "gin.macro", "value")
     gin.bind_parameter(key, value)
 
 

@@ -5,6 +5,15 @@ import inspect
 from typing import Any, NamedTuple
 
 from afd_tf.naming import nearest
+from afd_tf.statements import (
+    check_loops,
+    check_value,
+    invalid,
+    is_required,
+    macro_name,
+    references,
+    shown,
+)
 
 _OPTIMIZERS = [
     "SGD",
@@ -61,8 +70,7 @@ def table():
             "load_data",
             elsewhere=("name", "batch_size", "data_dir", "validation", "seed"),
         ),
-        _configurable(networks.resnet, elsewhere=per_data),
-        _configurable(networks.wide_resnet, elsewhere=per_data),
+        *(_configurable(build, elsewhere=per_data) for build in networks.builders()),
         *(_configurable(cls) for cls in schedules.SCHEDULES.values()),
         *(_configurable(getattr(keras.optimizers, name)) for name in _OPTIMIZERS),
         *(_configurable(getattr(keras.losses, name)) for name in _LOSSES),
@@ -97,43 +105,6 @@ def _configurable(target, name=None, elsewhere=()):
     return Configurable(build, parameters)
 
 
-class Reference(NamedTuple):
-    """`@scope/name`, `@scope/name()` or `%macro`, before the name is looked up."""
-
-    text: str
-    evaluate: bool
-    macro: bool
-
-
-class Statement(NamedTuple):
-    """One line of a configuration: `scope/name.parameter = value`, or a macro."""
-
-    scope: str
-    name: str
-    parameter: str
-    value: Any
-    where: str
-
-
-def invalid(where, expected, received, hint=""):
-    """Return the error for a statement that cannot be meant."""
-    return ValueError(
-        f"Invalid configuration in {where}. Expected {expected}. "
-        f"Received: {received}.{hint}"
-    )
-
-
-def is_required(statement):
-    """Whether a statement only says that another one must give the value."""
-    value = statement.value
-    return isinstance(value, Reference) and value.text == "gin.REQUIRED"
-
-
-def macro_name(statement):
-    """Return the name of the macro that a statement without parameter defines."""
-    return f"{statement.scope}/{statement.name}".lstrip("/")
-
-
 def check(statements, complete):
     """Refuse every name that does not exist, before anything is bound.
 
@@ -145,10 +116,12 @@ def check(statements, complete):
         ValueError: for the first name that is not known, with where it stands.
     """
     known = table()
+    for statement in statements:
+        check_value(statement)
     macros = {macro_name(s) for s in statements if not s.parameter}
     used_macros, used_scopes = set(), set()
     for statement in statements:
-        for reference in _references(statement.value):
+        for reference in references(statement.value):
             if reference.macro:
                 used_macros.add(reference.text)
                 _check_known("%", reference.text, {*macros, "gin.REQUIRED"}, statement)
@@ -166,6 +139,7 @@ def check(statements, complete):
             _check_scope(statement, used_scopes)
     if complete:
         _check_required(statements)
+    check_loops(statements)
 
 
 def effective(statements):
@@ -181,7 +155,7 @@ def effective(statements):
     found = list(last.values())
     while True:
         scopes = {""}
-        for reference in _references([s.value for s in found]):
+        for reference in references([s.value for s in found]):
             scopes.update(reference.text.split("/")[:-1])
         reached = [
             s for s in found if not s.parameter or scopes.issuperset(s.scope.split("/"))
@@ -189,17 +163,6 @@ def effective(statements):
         if len(reached) == len(found):
             return found
         found = reached
-
-
-def _references(value):
-    if isinstance(value, Reference):
-        yield value
-    elif isinstance(value, dict):
-        for item in [*value.keys(), *value.values()]:
-            yield from _references(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _references(item)
 
 
 def _check_known(mark, name, known, statement):
@@ -217,7 +180,7 @@ def _check_macro(statement, used):
         raise invalid(
             statement.where,
             "`name.parameter = value`, or a macro that something refers to",
-            f"{name} = {statement.value!r}",
+            shown(statement.value, statement),
             nearest(f"train.{name}", [*parameters, *used]),
         )
 

@@ -20,6 +20,26 @@ def _softmax_of_mean(logits):
 ENSEMBLES = {"probabilities": _mean_of_probabilities, "logits": _softmax_of_mean}
 
 
+def all_logits(compute, images):
+    """Return the logits of every network in evaluation.
+
+    Args:
+        compute: function from images to a list of logits.
+        images: float tensor `(batch, height, width, channels)`; under several replicas
+            one may have no row of the last batch.
+
+    Returns:
+        List of tensors `(batch, classes)`.
+    """
+    count = tf.shape(images)[0]
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        # TensorFlow loses the other dimensions of an empty map when it is pooled.
+        shape = (None, *images.shape[1:])
+        missing = [[0, tf.cast(count == 0, tf.int32)], *[[0, 0]] * (len(shape) - 1)]
+        images = tf.ensure_shape(tf.pad(images, missing), shape)
+    return [logits[:count] for logits in compute(images)]
+
+
 def probabilities(names, logits, ensemble):
     """Return class probabilities of every network and of the ensemble.
 

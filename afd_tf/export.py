@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from afd_tf.files import made_folder, read_json
 from afd_tf.formats import FORMATS, Format
 from afd_tf.naming import lookup
 
@@ -150,10 +151,13 @@ def read_preprocessing(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Returns:
         The mapping, or None if the export has none.
+
+    Raises:
+        ValueError: If it is damaged.
     """
     path = Path(path)
     file = preprocessing_file(path, folder=path.is_dir())
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_json(file, {}, "description of the export") if file.exists() else None
 
 
 def _format(name: str) -> Format:
@@ -224,16 +228,11 @@ def _check_target(path: Path, kind: Format) -> Path:
 @contextlib.contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
     """Give a folder beside `path`; afterwards remove it, and what a failure left."""
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-            yield Path(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put something there
-            for folder in missing:
-                folder.rmdir()
-        raise
+    with (
+        made_folder(path.parent),
+        tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder,
+    ):
+        yield Path(folder)
 
 
 def _described(preprocessing: Any, network: str) -> str | None:

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from afd_tf.multi_worker import MultiWorkerModel, own_rows
+
 LABEL_ERROR = "Labels must lie in [0, "
 
 _RATE_DRIVERS = (
@@ -175,7 +177,7 @@ def readable_errors():
         raise
 
 
-class Fitting(keras.Model):
+class Fitting(MultiWorkerModel):
     """A model with `phases` (see `afd_tf.step`), whose schedules know their length.
 
     Attributes:
@@ -208,6 +210,9 @@ class Fitting(keras.Model):
             TrainingLength(arguments.get("initial_epoch", 0), arguments.get("x")),
             verbose=arguments.get("verbose", "auto"),
         )
+        for name in ("x", "validation_data"):
+            if name in arguments:
+                arguments[name] = own_rows(self.distribute_strategy, arguments[name])
         with readable_errors():
             return super().fit(*bound.args, **bound.kwargs)
 
@@ -222,8 +227,12 @@ class Fitting(keras.Model):
         Nothing but metrics changes: batch statistics, discriminators and optimizers are
         not touched.
         """
+        bound = inspect.signature(super().evaluate).bind(*args, **kwargs)
+        if "x" in bound.arguments:
+            x = own_rows(self.distribute_strategy, bound.arguments["x"])
+            bound.arguments["x"] = x
         with self._evaluation(), readable_errors():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(*bound.args, **bound.kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         with readable_errors():

@@ -1,4 +1,4 @@
-"""Names a person may mistype: look one up, or say which one was probably meant."""
+"""Names: look one up, say which one was probably meant, write one for a terminal."""
 
 import difflib
 
@@ -33,3 +33,8 @@ def lookup(argument, name, known):
         f"Invalid value for argument `{argument}`. Expected one of "
         f"{sorted(known)}. Received: {argument}={name!r}.{nearest(name, known)}"
     )
+
+
+def printable(text):
+    """Write what would move the cursor or colour the terminal as an escape sequence."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,6 +1,8 @@
 """The phases of a step: an optimizer, the variables it owns, its schedule and decay."""
 
+import contextlib
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,6 +10,7 @@ from keras import ops
 
 from afd_tf import schedules
 from afd_tf.kernels import use_kernels
+from afd_tf.naming import nearest
 
 _NORMALIZATION = ("gamma", "beta")
 
@@ -59,12 +62,14 @@ class WeightDecay:
     bias: bool = True
 
     def __post_init__(self):
-        if self.kind not in ("coupled", "decoupled", "none"):
+        kinds = ("coupled", "decoupled", "none")
+        if not isinstance(self.kind, str) or self.kind not in kinds:
             raise ValueError(
                 "Invalid value for argument `weight_decay`. Expected 'coupled', "
                 f"'decoupled' or 'none'. Received: weight_decay={self.kind!r}."
             )
-        if not 0.0 <= self.amount < float("inf"):
+        number = isinstance(self.amount, int | float)
+        if not number or not 0.0 <= self.amount < float("inf"):
             raise ValueError(
                 "Invalid amount of weight decay. Expected a finite float >= 0. "
                 f"Received: {self.amount!r}."
@@ -102,7 +107,7 @@ class Phase:
         if isinstance(schedule, str) and schedule == "auto":
             schedule = make_schedule() if optimizer is None else None
         optimizer = make_optimizer() if optimizer is None else optimizer
-        self.optimizer = in_this_strategy(keras.optimizers.get(optimizer))
+        self.optimizer = in_this_strategy(_get(optimizer, f"{role}_optimizer"))
         self.role = role
         self.schedule = schedules.get(schedule, f"{role}_schedule")
         self.decay = decay
@@ -223,6 +228,22 @@ class Phase:
             f"{type(self.inner_optimizer).__name__}, learning rate "
             f"{self.base_learning_rate:g} ({self.schedule!r}), weight decay {decay}"
         )
+
+
+def _get(optimizer, argument) -> Any:
+    """Return an optimizer from itself or its name."""
+    names = ("SGD", "Adam", "AdamW", "RMSprop", "Lion")
+    # Of a dict, Keras would make what it says, and of other objects tell nothing.
+    if isinstance(optimizer, str):
+        with contextlib.suppress(ValueError):
+            return keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            f"Invalid value for argument `{argument}`. Expected a keras.optimizers."
+            f"Optimizer or its name. Received: {argument}={optimizer!r}."
+            f"{nearest(optimizer, names)}"
+        )
+    return optimizer
 
 
 def in_this_strategy(optimizer):

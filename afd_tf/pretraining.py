@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from afd_tf.compilable import Compilable
+from afd_tf.multi_worker import MultiWorkerModel, own_rows
 from afd_tf.optimization import in_this_strategy
 
 
@@ -66,7 +67,7 @@ class Pretraining(Compilable):
                 model.compile(in_this_strategy(optimizer), jit_compile=False)
                 model.optimizer.build(model.trainable_variables)
             history = model.fit(
-                x,
+                own_rows(self.distribute_strategy, x),
                 epochs=epochs or self.method.feature.pretraining_epochs,
                 callbacks=[_Position(x), *callbacks],
                 verbose=verbose,
@@ -92,7 +93,7 @@ class Pretraining(Compilable):
         return super().make_train_function(force)
 
 
-class _Beforehand(keras.Model):
+class _Beforehand(MultiWorkerModel):
     """Layers that learn from the maps of a frozen source."""
 
     def __init__(self, source, feature, layers):

@@ -79,13 +79,13 @@ class TrainStep:
             List of float32 logits `(batch, classes)` per network, then those of their
             gate if there is one, and a dict from metric to `(total, count)`.
         """
-        batch = tf.shape(images)[0]
-        count = tf.cast(batch, tf.float32)
+        count = tf.cast(tf.shape(images)[0], tf.float32)
+        everywhere = _over_replicas(images.shape[0], count)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         values = {}
 
         def objective(phase, totals, regularisation=()):
-            mean = tf.add_n(totals) / (count * replicas)
+            mean = tf.add_n(totals) / everywhere
             extra = [tf.cast(r, tf.float32) / replicas for r in regularisation]
             return phase.scale_loss(tf.add_n([mean, *extra]))
 
@@ -293,6 +293,17 @@ class TrainStep:
             f"{name}_gradient_ratio": (ratios[k], counted[k])
             for k, name in enumerate(self.names)
         }
+
+
+def _over_replicas(static, count):
+    """Return the number of examples of the global batch, a float scalar."""
+    strategy = tf.distribute.get_strategy()
+    known = static is not None and not tf.executing_eagerly()
+    if known or strategy.num_replicas_in_sync == 1:
+        # Only batches that are equal on all replicas have a size known beforehand.
+        return count * strategy.num_replicas_in_sync
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, count)
 
 
 def _count(condition):

@@ -16,6 +16,7 @@ LAYERS = [
     {"cli"},
     {"config"},
     {"training"},
+    {"analysis"},
     {"distiller", "data", "export"},
     {"methods"},
     {"networks", "topology"},
@@ -25,7 +26,7 @@ LAYERS = [
 ]
 # Parts that are more than one file or folder.
 FAMILIES = {
-    "config": {"config", "configurables"},
+    "config": {"config", "configurables", "statements"},
     "distiller": {
         "backlog",
         "building",
@@ -37,6 +38,7 @@ FAMILIES = {
         "fitting",
         "frozen",
         "gradient_ratio",
+        "multi_worker",
         "placebo",
         "pretraining",
         "step",
@@ -44,7 +46,7 @@ FAMILIES = {
         "wiring",
     },
     "export": {"export", "formats"},
-    "naming": {"naming", "_version"},
+    "naming": {"files", "naming", "_version"},
     "optimization": {"kernels", "optimization"},
 }
 RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}
@@ -56,6 +58,7 @@ OUTSIDE = {
     "losses": NUMERIC,
     "schedules": NUMERIC,
     "metrics": NUMERIC,
+    "analysis": {*NUMERIC, "matplotlib"},
     "topology": set(),
     "naming": set(),
 }
@@ -126,6 +129,8 @@ def test_the_package_itself_imports_neither_gin_nor_flags():
     [
         ("afd_tf.losses.logits", "from afd_tf import networks"),
         ("afd_tf.losses.logits", "import scipy"),
+        ("afd_tf.analysis.maps", "from afd_tf.training import tables"),
+        ("afd_tf.distiller", "from afd_tf import analysis"),
         ("afd_tf.topology", "import tensorflow as tf"),
         ("afd_tf.networks.resnet", "from afd_tf.training import experiment"),
         ("afd_tf.networks.resnet", "from afd_tf.topology import cycle"),

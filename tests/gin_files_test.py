@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from afd_tf import config, methods
-from afd_tf.training import experiment
+from afd_tf.training import construction
 
 ROOT = Path(__file__).resolve().parent.parent / "gin"
 # Cells and studies, and what they share, are read in reproduce_plan_test.py.
@@ -21,8 +21,15 @@ FILES = sorted(
 )
 PAIRINGS = [name for name in FILES if name.startswith("pairings/")]
 NETWORKS = [name for name in FILES if name.startswith("networks/")]
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
-SHAPES = {"digits": (16, 16, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
+SHAPES = {
+    "digits": (16, 16, 1),
+    "cifar10": (32, 32, 3),
+    "cifar100": (32, 32, 3),
+    "imagenet2012": (224, 224, 3),
+}
+# Whose networks are named after them, since they are not those for small images.
+LARGE = {"imagenet": "imagenet2012"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +61,7 @@ def fake_data(name, batch_size, *, shape=None, classes=None, **_):
 
 def build(settings, **changes):
     arguments = {**settings, "load_data": fake_data, **changes}
-    names = experiment.inspect.signature(experiment.build).parameters
-    return experiment.build(**{name: arguments[name] for name in names})
+    return construction.build(**{n: arguments[n] for n in construction.ARGUMENTS})
 
 
 def test_there_is_no_package_named_gin():
@@ -69,15 +75,18 @@ def test_every_file_is_read_by_its_name(name):
     assert config.load([name.removesuffix(".gin")], complete=complete)
 
 
-@pytest.mark.parametrize("name", slow_unless(NETWORKS, r"resnet(8|14|20|32)|wrn1"))
+QUICK = r"/(resnet(8|14|20|32)|wrn1|imagenet_resnet18|vgg|densenet40|cifar_)"
+
+
+@pytest.mark.parametrize("name", slow_unless(NETWORKS, QUICK))
 def test_every_network_file_gives_the_network_of_its_name(name):
     stem = Path(name).stem
-    family = "resnet" if stem.startswith("resnet") else "wide_resnet"
-    config.load([name], [f"train.networks = [@{stem}/{family}]"])
+    [reference] = set(re.findall(rf"@{stem}/\w+", (ROOT / name).read_text()))
+    config.load([name], [f"train.networks = [{reference}]"])
     [network] = config.settings()["networks"]
-    model = network(num_classes=7, input_shape=(8, 8, 2))
+    model = network(num_classes=7, input_shape=(32, 32, 1))
     assert model.name == stem
-    assert model.input_shape == (None, 8, 8, 2)
+    assert model.input_shape == (None, 32, 32, 1)
     assert model.output_shape == (None, 7)
 
 
@@ -90,6 +99,9 @@ def test_every_pairing_builds_what_its_name_says(name):
     repeated = re.fullmatch(r"(resnet\d+)x2", networks[0])
     if repeated:
         networks = [repeated[1], f"{repeated[1]}_2"]
+    if dataset in LARGE:
+        networks = [f"{dataset}_{network}" for network in networks]
+        dataset = LARGE[dataset]
     settings = config.settings()
     assert settings["dataset"] == dataset
     built = build(settings)

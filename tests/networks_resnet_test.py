@@ -287,7 +287,7 @@ def test_networks_are_built_by_name():
     assert model.input_shape == (None, 16, 16, 1)
     assert networks.build("wrn10_1", 4, dropout=0.2).name == "wrn10_1"
     assert "wrn16_2" in networks.names()
-    assert networks.patterns() == ("resnet<depth>", "wrn<depth>_<width>")
+    assert networks.patterns()[:2] == ("resnet<depth>", "wrn<depth>_<width>")
 
 
 @pytest.mark.parametrize(
@@ -315,6 +315,7 @@ def test_a_new_network_is_one_registration(monkeypatch):
 
     networks.register("tiny", tiny)
     assert networks.names() == ("tiny",)
+    assert networks.builders() == (tiny,)
     assert networks.build("tiny", 3, (4, 4, 1)).output_shape == (None, 3)
     with pytest.raises(ValueError, match="not taken"):
         networks.register("tiny", tiny)

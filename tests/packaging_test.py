@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ["afd_tf", "gin", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"]
-COMMANDS = {"afd-train", "afd-evaluate", "afd-export", "afd-results"}
+COMMANDS = {
+    "afd-train",
+    "afd-evaluate",
+    "afd-export",
+    "afd-results",
+    "afd-analyse",
+}
 
 
 def run_python(code, cwd, path):

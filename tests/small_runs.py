@@ -20,7 +20,8 @@ def tiny_network(
     images = keras.Input(input_shape)
     x = keras.layers.Conv2D(channels, 3, strides=4, use_bias=False)(images)
     if normalization:
-        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        together = normalization == "sync"
+        x = keras.layers.BatchNormalization(momentum=0.9, synchronized=together)(x)
     x = keras.layers.ReLU(name="feature_map")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     if dropout:

@@ -13,6 +13,9 @@ from afd_tf.training.exported import load_network
 from afd_tf.training.run_directory import RunDirectory
 from afd_tf.training.saving import Saver
 from afd_tf.training.state import State, compact, not_finite
+from afd_tf.training.workers import Workers
+
+ALONE = Workers(tf.distribute.get_strategy())
 
 
 def trained(channels=(4, 6), steps=1, **compiled):
@@ -38,14 +41,14 @@ FIRST = Position(1)
 
 
 def save(directory, model, position=FIRST, keep=3, record=()):
-    saver = Saver(Checkpoints(directory, keep), State(model))
+    saver = Saver(Checkpoints(directory, keep), State(model), ALONE)
     saver.save(position, dict(record))
     saver.close()
     return saver
 
 
 def restore(directory, model):
-    saver = Saver(Checkpoints(directory), State(model))
+    saver = Saver(Checkpoints(directory), State(model), ALONE)
     found = saver.restore()
     saver.close()
     return found

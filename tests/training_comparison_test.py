@@ -38,7 +38,11 @@ def run(
         "seed": seed,
         "epoch": epochs,
         "networks": {
-            name: {"accuracy": accuracy + place / 10, "parameters": 1000 + place}
+            name: {
+                "accuracy": accuracy + place / 10,
+                "loss": 1.0,
+                "parameters": 1000 + place,
+            }
             for place, name in enumerate(networks)
         },
         "mean": {"accuracy": accuracy + 0.05},
@@ -110,7 +114,10 @@ def test_protocols_are_never_in_one_table_and_what_differs_is_named(tmp_path):
 def test_data_and_precision_are_parts_of_the_protocol(tmp_path, more):
     run(tmp_path / "a", 0.5, "vanilla")
     run(tmp_path / "b", 0.6, "afd", more=more)
-    assert len(compare([tmp_path]).tables) == 2
+    tables = compare([tmp_path]).tables
+    assert len(tables) == 2
+    if "precision" in more:
+        assert "batches of 128, mixed_bfloat16, " in tables[1][0]
 
 
 @pytest.mark.parametrize(

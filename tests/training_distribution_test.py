@@ -18,9 +18,17 @@ def test_an_unknown_strategy_is_refused_with_the_nearest():
         distribution.strategy("miror")
 
 
-def test_several_machines_are_refused_clearly():
-    with pytest.raises(ValueError, match="not available yet"):
-        distribution.strategy("multi_worker")
+def test_a_batch_that_leaves_a_replica_without_a_row_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"each of 2 replicas.*batch_size=1"):
+        small_runs.train(tmp_path / "run", strategy="mirrored", batch_size=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multi_device
+def test_a_strategy_of_ones_own_is_taken(tmp_path):
+    own = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    small_runs.train(tmp_path / "run", strategy=own, epochs=1)
+    assert int(small_runs.checkpoint_values(tmp_path / "run")["replicas"]) == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
 import csv
+import dataclasses
+import inspect
 import json
 
 import keras
@@ -9,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
 from afd_tf import OnlineDistiller, data, training
-from afd_tf.training import experiment, nonfinite, progress
+from afd_tf.training import construction, experiment, nonfinite, progress
 
 
 @pytest.fixture
@@ -102,9 +104,7 @@ def settings(**changes):
     given = small_runs.arguments(**changes)
     defaults = {
         name: parameter.default
-        for name, parameter in experiment.inspect.signature(
-            training.train
-        ).parameters.items()
+        for name, parameter in inspect.signature(training.train).parameters.items()
     }
     return {**defaults, **given}
 
@@ -339,7 +339,7 @@ def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert len(rows(tmp_path / "run")) == 1
 
 
-build = experiment.build
+build = construction.build
 
 
 def poisoned(built):
@@ -347,7 +347,7 @@ def poisoned(built):
         return images * float("nan"), labels
 
     train = built.train.map(maybe)
-    return experiment.dataclasses.replace(built, train=train)
+    return dataclasses.replace(built, train=train)
 
 
 def test_a_label_out_of_range_is_named(tmp_path):

@@ -16,6 +16,7 @@ from afd_tf.training import source
 from afd_tf.training.exported import restore_network
 from afd_tf.training.interruption import Interrupted
 from afd_tf.training.progress import Progress
+from afd_tf.training.results import weights_digest
 from afd_tf.training.run_directory import RunDirectory
 from afd_tf.training.saving import StopIfAsked
 
@@ -57,7 +58,7 @@ def test_results_say_what_the_networks_learnt_from(teacher, tmp_path):
         "path": str(teacher),
         "network": "large",
         "accuracy": earlier["networks"]["large"]["accuracy"],
-        "sha256": source.digest(restored(teacher, "large")),
+        "sha256": weights_digest([restored(teacher, "large")]),
     }
     assert "source" not in earlier
     # A finished run is not repeated, whatever has become of its source.
@@ -95,7 +96,7 @@ def test_networks_begin_as_they_would_without_a_source(teacher):
     for changes in ({}, {"method": "kd", "source": teacher, "source_network": "large"}):
         keras.utils.set_random_seed(0)
         settings = defaults() | small_runs.arguments(**changes)
-        names = training.experiment._BUILD_ARGUMENTS
+        names = training.construction.ARGUMENTS
         built = training.build(**{name: settings[name] for name in names})
         kernels.append(built.distiller.networks[0].get_weights())
     for one, other in zip(*kernels, strict=True):

@@ -1,8 +1,9 @@
 """What all commands share: flags, help, errors of one line, exit status.
 
 Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
-traceback), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after saving);
-anything unexpected keeps its traceback and ends with 1.
+traceback), 75 another worker was lost (training only; try again), 130 interrupted by
+SIGINT, 143 by SIGTERM (training only, after saving); anything unexpected keeps its
+traceback and ends with 1.
 """
 
 import importlib
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
+
+from afd_tf.naming import printable
 
 _START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -108,7 +111,8 @@ def _main(command, argv=None):
     except Exception as error:
         if not is_mistake(error):
             raise
-        return _fail(command, str(error))
+        _fail(command, str(error))
+        return getattr(error, "exit_status", 2)
     finally:
         warnings.formatwarning = format_warning
         _forget_configuration()
@@ -138,7 +142,7 @@ def import_tensorflow():
                     print(line, file=sys.stderr)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl)\b")
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl|PIL)\b")
 
 
 def _forget_configuration():
@@ -150,7 +154,7 @@ def _forget_configuration():
 def _fail(command, message):
     # gin appends where it was called from, on further lines.
     message = " ".join(message.split("\n  In call to configurable")[0].split())
-    print(f"{command.name}: {message}", file=sys.stderr)
+    print(f"{command.name}: {printable(message)}", file=sys.stderr)
     return 2
 
 
@@ -160,7 +164,7 @@ def is_mistake(error):
     Such errors are raised by our own code, in so many words. The same types from inside
     Keras or TensorFlow are not meant for the user, and keep their traceback.
     """
-    kinds = (ValueError, TypeError, FloatingPointError, MemoryError)
+    kinds = (ValueError, TypeError, FloatingPointError, MemoryError, ConnectionError)
     if not isinstance(error, kinds):
         return False
     frames = traceback.extract_tb(error.__traceback__)

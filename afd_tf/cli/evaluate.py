@@ -52,10 +52,10 @@ def _run_rows(values):
     run.require()
     config.load([run.config], flag_params(values, ["data_dir"]))
 
-    from afd_tf.training import experiment, loop
+    from afd_tf.training import construction, experiment, loop
 
     settings = config.settings()
-    with experiment.environment(precision=settings["precision"]):
+    with construction.environment(precision=settings["precision"]):
         restored, position = experiment.restore(values.workdir, settings)
         metrics = loop.evaluate(restored)
     info, distiller = restored.info, restored.distiller

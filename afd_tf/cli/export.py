@@ -43,10 +43,10 @@ def _execute(values, arguments, argv):
     config.load([run.config])
 
     from afd_tf.export import export, suffix
-    from afd_tf.training import experiment, exported
+    from afd_tf.training import construction, exported
 
     settings = config.settings()
-    with experiment.environment(precision=settings["precision"]):
+    with construction.environment(precision=settings["precision"]):
         network, name, position = exported.restore_network(run, values.network)
         output = values.output or run.export / (name + suffix(values.format))
         report = export(

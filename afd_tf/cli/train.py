@@ -53,8 +53,22 @@ def _define(values):
     flags.DEFINE_enum(
         "strategy",
         None,
-        ["auto", "single", "mirrored"],
-        "One device or several.",
+        ["auto", "single", "mirrored", "multi_worker"],
+        "One device, several, or several processes: start the command once for each "
+        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workers",
+        None,
+        "host:port of all workers, separated by commas, the same on each. The first "
+        "is the chief, which alone writes the run directory; all must see it.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "task",
+        None,
+        "Which of the workers this process is, from 0.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -72,6 +86,8 @@ _SETTINGS = (
     "checkpoint_steps",
     "checkpoint_minutes",
     "strategy",
+    "workers",
+    "task",
 )
 
 
@@ -97,14 +113,19 @@ def _execute(values, arguments, argv):
     text = config.bind(statements)
 
     from afd_tf.training import RunDirectory, tables
+    from afd_tf.training.cluster import is_chief
     from afd_tf.training.provenance import Provenance, command_line
 
-    seed = config.settings()["seed"]
+    settings = config.settings()
+    seed = settings["seed"]
     workdir = values.workdir or default_workdir(
         values.gin_file, seed, config.DEFAULT_PAIRING
     )
     run = RunDirectory(workdir)
-    if not values.dry_run:
+    chief = is_chief(*(settings.get(n) for n in ("strategy", "workers", "task")))
+    if not chief:
+        print(f"{run.path}: the chief writes it; this worker trains.")
+    elif not values.dry_run:
         run.check(text)
         finished = run.results.is_file()
         print(f"{run.path}: {'finished before' if finished else 'run directory'}.")
@@ -121,7 +142,7 @@ def _execute(values, arguments, argv):
         where = f" and saved after {saved}" if saved else ""
         print(f"\nafd-train: interrupted{where}. {what}: {again}", file=sys.stderr)
         return 128 + number
-    if outcome:
+    if outcome and chief:
         print(f"\n{tables.run_table(outcome)}")
     return 0
 

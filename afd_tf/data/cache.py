@@ -19,6 +19,7 @@ import zlib
 import numpy as np
 
 from afd_tf.data.examples import OnDisk, checksums
+from afd_tf.files import made_folder
 
 try:
     import fcntl
@@ -73,7 +74,12 @@ def fingerprint(paths, root):
     """
     digest = hashlib.sha256()
     for path in paths:
-        state = os.stat(path)
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            raise ValueError(
+                f"Damaged data: {os.fspath(path)!r} cannot be read ({error.strerror})."
+            ) from error
         name = os.fsencode(os.path.relpath(path, root))
         digest.update(
             b"%d %b %d %d\n" % (len(name), name, state.st_size, state.st_mtime_ns)
@@ -86,8 +92,7 @@ def fingerprint(paths, root):
 
 def _write(split, identity, entry):
     folder = os.path.dirname(entry)
-    os.makedirs(folder, exist_ok=True)
-    with _alone(f"{entry}.lock") as alone:
+    with made_folder(folder), _alone(f"{entry}.lock") as alone:
         if os.path.lexists(entry):
             return  # Another process was faster.
         if alone:
@@ -101,9 +106,6 @@ def _write(split, identity, entry):
         try:
             _fill(split, identity, partial)
             _publish(partial, entry)
-            # Whoever waits for it finds the entry; after a failure it must stay.
-            with contextlib.suppress(OSError):
-                os.remove(f"{entry}.lock")
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -111,17 +113,38 @@ def _write(split, identity, entry):
 @contextlib.contextmanager
 def _alone(path):
     """Hold a lock file; gives whether locks work here (not on every file system)."""
-    with open(path, "ab") as file:
-        alone = fcntl is not None
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log("Waiting for another process, which holds %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            alone = False
-        yield alone
+    while True:
+        with open(path, "ab") as file:
+            alone = _lock(file, path)
+            # Who held it before has deleted it: others lock a new one by now.
+            if alone and not _is_at(file, path):
+                continue
+            try:
+                yield alone
+            finally:
+                with contextlib.suppress(OSError):
+                    os.remove(path)
+            return
+
+
+def _lock(file, path):
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log("Waiting for another process, which holds %s", path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(file, path):
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 def _check_space(split, folder):

@@ -1,5 +1,6 @@
 """What went wrong while reading, in one line."""
 
+import contextlib
 import re
 
 # TensorFlow hands on a Python error as text inside a longer message.
@@ -7,6 +8,43 @@ _PATTERNS = (
     re.compile(r"ValueError: ((?:Corrupt|Invalid|Damaged)[^\n]*)"),
     re.compile(r"(Invalid label[^\n]*)"),
 )
+# What TensorFlow says of records and images that are whole, but nothing it can read.
+_UNREADABLE = re.compile(
+    r"(?:Could not parse example input|Unknown image file format|Input is empty|"
+    r"Invalid (?:PNG|JPEG|GIF|BMP)|jpeg::Uncompress failed|Feature: \w+ \(data type|"
+    r"Key: \w+\.  Can't parse)[^\n]*"
+)
+
+
+@contextlib.contextmanager
+def readable(where):
+    """Turn TensorFlow's errors of reading into one line.
+
+    Args:
+        where: str, what is read, for what does not say so itself.
+
+    Raises:
+        ValueError: in place of TensorFlow's error.
+    """
+    # Also when TensorFlow is not loaded yet, which then cannot have failed.
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise ValueError(reading_error(error) or damaged(where, error)) from error
+
+
+def damaged(where, error):
+    """Return the line that says what cannot be read, and why.
+
+    Args:
+        where: str, the file or the set.
+        error: exception, or what it says.
+    """
+    lines = (getattr(error, "message", None) or str(error)).strip().splitlines()
+    reason = lines[0].split("}} ")[-1][:200] if lines else type(error).__name__
+    return f"Damaged data: {where} cannot be read ({reason}). Prepare it again."
 
 
 def reading_error(error):
@@ -27,4 +65,5 @@ def reading_error(error):
         match = pattern.search(text)
         if match:
             return match.group(1).strip()
-    return None
+    match = _UNREADABLE.search(text)
+    return match and damaged("an image of the data set", match.group().strip())

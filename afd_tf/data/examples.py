@@ -117,6 +117,11 @@ class OnDemand:
         image_shape: tuple (height, width, channels) after decoding.
         fetch: function from an int64 scalar tensor, the row, to a uint8 image tensor of
             `image_shape` and an int32 scalar label; called inside a pipeline.
+        fetch_part: likewise, of a part of the whole image resized to `image_shape`;
+            called with the row, a Python function `draw`, and the tuple of scalar
+            tensors that, with the (height, width) of the whole image behind them, are
+            `draw`'s arguments: it gives what `draw_part` does. None if the source has
+            no whole images.
         read_labels: function to an int32 array (count,); may have to read the files.
         rows: int64 array (examples,), the rows of `fetch` used here, or None for all.
     """
@@ -125,6 +130,7 @@ class OnDemand:
     image_shape: tuple[int, int, int]
     fetch: Callable
     read_labels: Callable[[], np.ndarray]
+    fetch_part: Callable | None = None
     rows: np.ndarray | None = None
 
     def __len__(self):

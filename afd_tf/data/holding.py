@@ -55,11 +55,12 @@ class Split:
             )
 
 
-def hold(split, memory_limit, cache_dir=None):
+def hold(split, memory_limit, cache_dir=None, parts=False):
     """Make the examples of a split available.
 
     Args:
         split: `Split`.
+        parts: bool, whether parts of the whole images are wanted; they are `OnDemand`.
         memory_limit: int, bytes of decoded images that may be held in memory.
         cache_dir: str, folder of the decoded images on disk, or None.
 
@@ -71,6 +72,8 @@ def hold(split, memory_limit, cache_dir=None):
         ValueError: if the split is damaged, a label is outside of the classes, or the
             cache cannot be written or is damaged.
     """
+    if parts:
+        return split.on_demand()
     fits = split.count * math.prod(split.image_shape) <= memory_limit
     if cache_dir is not None:
         stored = cache.decoded_once(split, cache_dir)

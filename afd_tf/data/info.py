@@ -3,6 +3,7 @@
 import dataclasses
 
 from afd_tf.data.augmentation import Augmentation
+from afd_tf.data.random_resized_crop import RandomResizedCrop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,13 @@ class DataInfo:
             is left out, other images each epoch.
         mean: tuple of `channels` floats, the images' mean as a fraction of 255.
         std: tuple of `channels` floats, standard deviation, same unit.
-        augmentation: `Augmentation`, or None where images are left as they are.
+        augmentation: `Augmentation` or `RandomResizedCrop`, or None where images are
+            left as they are.
         seed: int, seed of order and augmentation.
         split_seed: int, seed of any stratified split that was made.
         in_memory: bool, whether the training images are held decoded in memory.
+        resize: int or None, the length of the shorter side, in pixels, before the
+            centre of an image is cut out; None: as small as the image's size allows.
     """
 
     name: str
@@ -41,10 +45,11 @@ class DataInfo:
     steps_per_epoch: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augmentation: Augmentation | None
+    augmentation: Augmentation | RandomResizedCrop | None
     seed: int
     split_seed: int
     in_memory: bool
+    resize: int | None = None
 
     def preprocessing(self):
         """Describe what a network trained on this must be fed and what it answers.
@@ -59,6 +64,7 @@ class DataInfo:
             "(pixel / 255 - mean) / std",
             "output": "logits (batch, classes)",
             "image_shape": list(self.image_shape),
+            **({} if self.resize is None else {"resize": self.resize}),
             "mean": list(self.mean),
             "std": list(self.std),
             "class_names": list(self.class_names),

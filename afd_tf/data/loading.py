@@ -1,18 +1,28 @@
 """`load`: from a name to training and evaluation pipelines and what they hold."""
 
+import dataclasses
 import math
-import numbers
 import os
 
 import numpy as np
 
-from afd_tf.data import pipelines
+from afd_tf.data import errors, pipelines
+from afd_tf.data.arguments import (
+    check_fraction,
+    check_integer,
+    height_and_width,
+    invalid,
+    number_range,
+    shorter_side,
+)
 from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
 from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
+from afd_tf.data.random_resized_crop import RandomResizedCrop
 from afd_tf.data.sources import Request, open_source
 from afd_tf.data.splits import first_of_each_class, stratified
 
+CROPS = ("padded", "random_resized")
 # A larger set than memory holds is measured on this many of its images.
 _STATISTICS_EXAMPLES = 10_000
 
@@ -26,8 +36,12 @@ def load(
     *,
     per_class=None,
     image_size=None,
+    resize=None,
     channels=None,
     augmentation=True,
+    crop="padded",
+    crop_scale=(0.08, 1.0),
+    crop_ratio=(3 / 4, 4 / 3),
     padding=None,
     pad_mode="reflect",
     flip=None,
@@ -63,8 +77,18 @@ def load(
             split stays whole.
         image_size: int or (height, width) in pixels. Images are resized so that they
             cover it, and their centre is kept. Needed where sizes differ.
+        resize: int, pixels. Resize the shorter side of images to this before their
+            centre is cut out, as ImageNet is evaluated: 256 for an `image_size` of 224.
         channels: 1 or 3, default the set's own (3 for a folder).
-        augmentation: bool, whether to pad, crop and flip at all.
+        augmentation: bool, whether to crop and flip at all.
+        crop: "padded", a crop of `image_size` out of the padded image; or
+            "random_resized", a part of random size and shape of the whole image (see
+            `RandomResizedCrop`), resized to `image_size` (bilinear, antialiased). The
+            images trained on are then decoded each time they are used, in parallel,
+            and of a JPEG no more than needed; `memory_limit` and `cache_dir` are for
+            those evaluated.
+        crop_scale: (low, high), share of the image's area in a "random_resized" part.
+        crop_ratio: (low, high), width over height of such a part.
         padding: int, pixels on each side, default an eighth of the shorter side (4 for
             32x32, 2 for digits).
         pad_mode: "reflect" or "zero".
@@ -111,19 +135,30 @@ def load(
         >>> info.image_shape, info.num_classes, info.steps_per_epoch
         ((16, 16, 1), 10, 11)
     """
-    _check_integer("batch_size", batch_size, 1)
-    _check_integer("seed", seed, 0, 2**63)
-    _check_integer("split_seed", split_seed, 0, 2**32)
-    _check_integer("memory_limit", memory_limit, 0)
-    _check_fraction("validation", validation, zero=True)
-    _check_fraction("test_fraction", test_fraction)
-    if channels not in (None, 1, 3):
-        raise _invalid("channels", "None, 1 or 3", channels)
+    check_integer("batch_size", batch_size, 1)
+    check_integer("seed", seed, 0, 2**63)
+    check_integer("split_seed", split_seed, 0, 2**32)
+    check_integer("memory_limit", memory_limit, 0)
+    check_fraction("validation", validation, zero=True)
+    check_fraction("test_fraction", test_fraction)
+    if channels is not None:
+        check_integer("channels", channels, 1, 4)
+        if channels == 2:
+            raise invalid("channels", "None, 1 or 3", channels)
+    for argument, value in (("augmentation", augmentation), ("download", download)):
+        if not isinstance(value, bool | np.bool_):
+            raise invalid(argument, "True or False", value)
+    if not isinstance(flip, bool | np.bool_ | None):
+        raise invalid("flip", "None, True or False", flip)
+    if not isinstance(test_split, str | None):
+        raise invalid("test_split", "None or the name of a split", test_split)
+    parts = _parts(augmentation, crop, crop_scale, crop_ratio)
     source = open_source(
         Request(
             name=name,
             data_dir=data_dir,
-            image_size=_image_size(image_size),
+            image_size=height_and_width(image_size),
+            resize=shorter_side(resize, image_size),
             channels=channels,
             test_split=test_split,
             test_fraction=test_fraction,
@@ -131,11 +166,18 @@ def load(
             memory_limit=memory_limit,
             cache_dir=_cache_dir(cache_dir),
             download=bool(download),
+            parts=parts is not None,
         )
     )
+    if parts and getattr(source.train, "fetch_part", None) is None:
+        raise invalid(
+            "crop",
+            f"'padded' for {source.name!r}, which has no whole images to cut from",
+            crop,
+        )
     train = source.train
     if per_class is not None:
-        _check_integer("per_class", per_class, 1)
+        check_integer("per_class", per_class, 1)
         rows = first_of_each_class(train.labels, per_class, source.class_names)
         train = train.subset(rows)
     if validation:
@@ -148,7 +190,7 @@ def load(
         test = source.open_test()
         evaluated_split = source.evaluated_split
     if len(train) < batch_size:
-        raise _invalid(
+        raise invalid(
             "batch_size",
             f"at most {len(train)}, the training examples of {source.name!r}",
             batch_size,
@@ -159,10 +201,14 @@ def load(
             f"the shape of those to train on, {train.image_shape}. Received: "
             f"{test.image_shape}. Set `image_size`."
         )
-    settings = _augmentation(
-        train.image_shape, augmentation, padding, pad_mode, flip, source.flip
-    )
-    mean, std = _statistics(train, mean, std)
+    flip = source.flip if flip is None else bool(flip)
+    if parts:
+        settings = dataclasses.replace(parts, flip=flip)
+    else:
+        settings = _padded_crop(
+            train.image_shape, augmentation, padding, pad_mode, flip
+        )
+    mean, std = _statistics(train, mean, std, source.name)
     info = DataInfo(
         name=source.name,
         source=source.description,
@@ -180,6 +226,7 @@ def load(
         seed=seed,
         split_seed=split_seed,
         in_memory=isinstance(train, InMemory),
+        resize=resize,
     )
     return (
         pipelines.training(train, batch_size, seed, settings, mean, std),
@@ -188,31 +235,44 @@ def load(
     )
 
 
-def _augmentation(shape, augmentation, padding, pad_mode, flip, default_flip):
-    if pad_mode not in PAD_MODES:
-        raise _invalid("pad_mode", f"one of {PAD_MODES}", pad_mode)
+def _parts(augmentation, crop, scale, ratio):
+    """Return the `RandomResizedCrop` that is asked for, or None."""
+    if not isinstance(crop, str) or crop not in CROPS:
+        raise invalid("crop", f"one of {CROPS}", crop)
+    if crop == "padded" or not augmentation:
+        return None
+    return RandomResizedCrop(
+        number_range("crop_scale", scale, 1.0),
+        number_range("crop_ratio", ratio, math.inf),
+    )
+
+
+def _padded_crop(shape, augmentation, padding, pad_mode, flip):
+    if not isinstance(pad_mode, str) or pad_mode not in PAD_MODES:
+        raise invalid("pad_mode", f"one of {PAD_MODES}", pad_mode)
     side = min(shape[:2])
     if padding is None:
         padding = side // 8
-    _check_integer("padding", padding, 0)
+    check_integer("padding", padding, 0)
     if padding >= side:
-        raise _invalid("padding", f"less than the shorter side, {side}", padding)
+        raise invalid("padding", f"less than the shorter side, {side}", padding)
     if not augmentation:
         return None
-    return Augmentation(padding, pad_mode, default_flip if flip is None else bool(flip))
+    return Augmentation(padding, pad_mode, flip)
 
 
-def _statistics(train, mean, std):
+def _statistics(train, mean, std, name):
     channels = train.image_shape[-1]
     if mean is not None:
         mean = _per_channel("mean", mean, channels)
     if std is not None:
         std = _per_channel("std", std, channels)
     if mean is None or std is None:
-        computed = channel_statistics(_images_to_measure(train))
+        with errors.readable(f"an image of {name!r}"):
+            computed = channel_statistics(_images_to_measure(train))
         mean, std = mean or computed[0], std or computed[1]
     if min(std) <= 0:
-        raise _invalid("std", "positive numbers", std)
+        raise invalid("std", "positive numbers", std)
     return mean, std
 
 
@@ -238,7 +298,7 @@ def _per_channel(argument, value, channels):
     except (TypeError, ValueError):
         values = [math.nan]
     if not all(map(math.isfinite, values)):
-        raise _invalid(argument, f"a number or {channels} numbers", value)
+        raise invalid(argument, f"a number or {channels} numbers", value)
     return tuple(values)
 
 
@@ -246,49 +306,8 @@ def _cache_dir(value):
     if value is None:
         return None
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        raise _invalid("cache_dir", "None or the path of a folder", value)
+        raise invalid("cache_dir", "None or the path of a folder", value)
     path = os.fspath(value)
     if "://" in path:
-        raise _invalid("cache_dir", "a folder of this machine, to be mapped", value)
+        raise invalid("cache_dir", "a folder of this machine, to be mapped", value)
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _image_size(value):
-    if value is None:
-        return None
-    size = (value, value) if isinstance(value, numbers.Integral) else value
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise _invalid("image_size", "an integer or (height, width)", value)
-    for side in size:
-        _check_integer("image_size", side, 1)
-    height, width = size
-    return int(height), int(width)
-
-
-def _check_integer(argument, value, low, high=None):
-    if (
-        not isinstance(value, numbers.Integral)
-        or isinstance(value, bool)
-        or value < low
-        or (high is not None and value >= high)
-    ):
-        expected = f"an integer >= {low}"
-        if high is not None:
-            expected += f" and < {high}"
-        raise _invalid(argument, expected, value)
-
-
-def _check_fraction(argument, value, zero=False):
-    if (
-        not isinstance(value, (int, float, np.number))
-        or isinstance(value, bool)
-        or not (0 < value < 1 or (zero and value == 0))
-    ):
-        raise _invalid(argument, f"a number in {'[' if zero else '('}0, 1)", value)
-
-
-def _invalid(argument, expected, received):
-    return ValueError(
-        f"Invalid value for argument `{argument}`. Expected {expected}. "
-        f"Received: {argument}={received!r}"
-    )

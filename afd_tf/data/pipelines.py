@@ -1,10 +1,14 @@
 """`tf.data` pipelines: training passes at a position, and evaluation in fixed order."""
 
+import functools
+
 import tensorflow as tf
 
 from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
 from afd_tf.data.examples import InMemory, OnDemand
 from afd_tf.data.position import EpochPosition
+from afd_tf.data.random_resized_crop import RandomResizedCrop, draw_part
+from afd_tf.data.share import Share
 
 AUTOTUNE = tf.data.AUTOTUNE
 # Nothing here branches on a tensor; to convert such functions takes a second.
@@ -21,49 +25,82 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         examples: `InMemory`, `OnDisk` or `OnDemand`.
         batch_size: int, at most `len(examples)`.
         seed: int.
-        augmentation: `Augmentation` or None.
+        augmentation: `Augmentation`, `RandomResizedCrop` (of an `OnDemand` with
+            `fetch_part`) or None.
         mean: tuple of floats, fractions of 255.
         std: tuple of floats, fractions of 255.
 
     Returns:
         tf.data.Dataset of (images float32 (batch, height, width, channels), labels
         int32 (batch,)) whose cardinality is the steps of a whole epoch, and which has
-        an `EpochPosition` as its attribute `position`.
+        an `EpochPosition` as its attribute `position`, and as its attribute `share_of`
+        the function from the arguments of a `Share` to the data set of its rows alone,
+        with a batch for each of its replicas, which begins where `position` says.
     """
+    position = EpochPosition(len(examples) // batch_size)
+    read = None if isinstance(examples, OnDemand) else _batch_reader(examples)
+    dataset = _with_shares(
+        functools.partial(
+            _training,
+            *(examples, read, batch_size, seed, augmentation, mean, std, position),
+        )
+    )
+    dataset.position = position
+    return dataset
+
+
+def _with_shares(make):
+    """Make the data set of all rows, which can be asked for one of fewer."""
+    dataset = make(Share())
+    dataset.share_of = lambda *share: make(Share(*share))
+    return dataset
+
+
+def _training(
+    examples, read, batch_size, seed, augmentation, mean, std, position, share
+):
     count = len(examples)
     steps = count // batch_size
-    position = EpochPosition(steps)
-    one_by_one = isinstance(examples, OnDemand)
+    sizes = share.sizes(batch_size)
+    start, rows = share.start(batch_size), sum(sizes)
+    one_by_one = read is None
+    parts = isinstance(augmentation, RandomResizedCrop)
 
     @as_written
     def one_pass(_):
         epoch, step = position.advance()
         order = epoch_order(count, seed, epoch)[: steps * batch_size]
-        order = order[step * batch_size :]
-        if augmentation:
+        order = tf.reshape(order[step * batch_size :], (-1, batch_size))
+        order = tf.reshape(order[:, start : start + rows], (-1,))
+        if parts:
+            crops = tf.fill(tf.shape(order), epoch)
+        elif augmentation:
             crops = epoch_crops(count, seed, epoch, augmentation)
             crops = tf.gather(crops, order)
         else:
             crops = tf.zeros((tf.size(order), 3), tf.int32)
         if not one_by_one:
-            order = tf.reshape(order, (-1, batch_size))
-            crops = tf.reshape(crops, (-1, batch_size, 3))
+            order = tf.reshape(order, (-1, rows))
+            crops = tf.reshape(crops, (-1, rows, 3))
         return tf.data.Dataset.from_tensor_slices((order, crops))
 
     @as_written
     def render(images, labels, crops):
-        if augmentation:
+        if augmentation and not parts:
             images = crop_flip(images, crops, augmentation)
         return normalize(images, mean, std), labels
 
     plan = tf.data.Dataset.range(1).flat_map(one_pass)
     if one_by_one:
-        fetch = _fetcher(examples)
-        plan = _of_at_most(plan, steps * batch_size)
-        dataset = plan.map(lambda index, crops: (*fetch(index), crops), AUTOTUNE)
-        dataset = dataset.batch(batch_size, drop_remainder=True).map(render, AUTOTUNE)
+        if parts:
+            fetch = _part_fetcher(examples, seed, augmentation)
+        else:
+            fetch = _fetcher(examples)
+        plan = _of_at_most(plan, steps * rows)
+        one = as_written(lambda index, crops: (*fetch(index, crops), crops))
+        dataset = plan.map(one, AUTOTUNE)
+        dataset = dataset.batch(rows, drop_remainder=True).map(render, AUTOTUNE)
     else:
-        read = _batch_reader(examples)
         plan = _of_at_most(plan, steps)
 
         @as_written
@@ -71,9 +108,9 @@ def training(examples, batch_size, seed, augmentation, mean, std):
             return render(*read(indices), crops)
 
         dataset = plan.map(step, AUTOTUNE)
-    dataset = dataset.prefetch(AUTOTUNE).with_options(_options())
-    dataset.position = position  # pyright: ignore[reportAttributeAccessIssue]
-    return dataset
+    if len(sizes) > 1:
+        dataset = dataset.rebatch(sizes)
+    return dataset.prefetch(AUTOTUNE).with_options(_options())
 
 
 def evaluation(examples, batch_size, mean, std):
@@ -87,18 +124,33 @@ def evaluation(examples, batch_size, mean, std):
 
     Returns:
         tf.data.Dataset of (images float32 (batch, height, width, channels), labels
-        int32 (batch,)); the last batch holds the remainder.
+        int32 (batch,)); the last batch holds the remainder. Its attribute `share_of`
+        is the function from the arguments of a `Share` to the data set of its rows.
     """
+    read = None if isinstance(examples, OnDemand) else _batch_reader(examples)
+    return _with_shares(
+        functools.partial(_evaluation, examples, read, batch_size, mean, std)
+    )
+
+
+def _evaluation(examples, read, batch_size, mean, std, share):
+    rows, sizes = share.of_batches(len(examples), batch_size)
 
     @as_written
     def render(images, labels):
         return normalize(images, mean, std), labels
 
-    if isinstance(examples, OnDemand):
-        dataset = decoded(examples).batch(batch_size).map(render, AUTOTUNE)
+    def batches(dataset):
+        # The last batch is smaller by itself; what else differs is listed.
+        if len(set(sizes[:-1])) <= 1 and sizes[-1:] <= sizes[:1]:
+            return dataset.batch(max([1, *sizes]))
+        return dataset.batch(1).rebatch(sizes)
+
+    if read is None:
+        own = examples if len(rows) == len(examples) else examples.subset(rows)
+        dataset = batches(decoded(own)).map(render, AUTOTUNE)
     else:
-        read = _batch_reader(examples)
-        dataset = tf.data.Dataset.range(len(examples)).batch(batch_size)
+        dataset = batches(tf.data.Dataset.from_tensor_slices(rows))
         whole = as_written(lambda indices: render(*read(indices)))
         dataset = dataset.map(whole, AUTOTUNE)
     return dataset.prefetch(AUTOTUNE).with_options(_options())
@@ -157,11 +209,30 @@ def _batch_reader(examples):
 
 
 def _fetcher(examples):
+    """Return a function from an index, and crops for later, to image and label."""
+    row_of = _row_reader(examples)
+    return as_written(lambda index, *_: examples.fetch(row_of(index)))
+
+
+def _part_fetcher(examples, seed, augmentation):
+    """Return a function from index and epoch to a part of the image and the label."""
+    draw = functools.partial(draw_part, augmentation, seed)
+    row_of = _row_reader(examples)
+
+    @as_written
+    def fetch(index, epoch):
+        return examples.fetch_part(row_of(index), draw, (epoch, index))
+
+    return fetch
+
+
+def _row_reader(examples):
+    """Return a function from an index to the row of the examples' source."""
     if examples.rows is None:
-        return examples.fetch
+        return lambda index: index
     with tf.device("/CPU:0"):
         rows = tf.constant(examples.rows)
-    return lambda index: examples.fetch(tf.gather(rows, index))
+    return lambda index: tf.gather(rows, index)
 
 
 def _options():

@@ -38,7 +38,8 @@ def _foreign_classes(config):
 def _load(path: Path):
     import keras
 
-    loaded = keras.models.load_model(path, compile=False)
+    # Keras' default as well; keras.config.enable_unsafe_deserialization overrules both.
+    loaded = keras.models.load_model(path, compile=False, safe_mode=True)
     return lambda images: loaded(images, training=False)
 
 

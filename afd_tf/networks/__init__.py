@@ -4,11 +4,16 @@ A new network is one file with a function that returns a keras.Model giving logi
 and one `register` call in `registry.py`.
 """
 
+from afd_tf.networks.application import application
 from afd_tf.networks.branches import Branched, branched
+from afd_tf.networks.densenet import densenet
 from afd_tf.networks.discriminator import discriminator
+from afd_tf.networks.imagenet_resnet import imagenet_resnet
+from afd_tf.networks.mobilenet_v2 import mobilenet_v2
 from afd_tf.networks.normalization import with_stock_normalization
-from afd_tf.networks.registry import build, names, patterns, register
+from afd_tf.networks.registry import build, builders, names, patterns, register
 from afd_tf.networks.resnet import resnet
+from afd_tf.networks.shufflenet_v2 import shufflenet_v2
 from afd_tf.networks.tap import Tapped, tap
 from afd_tf.networks.transfer import (
     alignment_transfer,
@@ -16,23 +21,31 @@ from afd_tf.networks.transfer import (
     smallest_size,
     transfer_layers,
 )
+from afd_tf.networks.vgg import vgg
 from afd_tf.networks.wide_resnet import wide_resnet
 
 __all__ = [
     "Branched",
     "Tapped",
     "alignment_transfer",
+    "application",
     "branched",
     "build",
+    "builders",
+    "densenet",
     "discriminator",
+    "imagenet_resnet",
     "match_spatial",
+    "mobilenet_v2",
     "names",
     "patterns",
     "register",
     "resnet",
+    "shufflenet_v2",
     "smallest_size",
     "tap",
     "transfer_layers",
+    "vgg",
     "wide_resnet",
     "with_stock_normalization",
 ]

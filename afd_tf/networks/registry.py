@@ -1,11 +1,20 @@
 """Networks by name, as configurations write them: "resnet20", "wrn16_2"."""
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from afd_tf.naming import nearest
+from afd_tf.networks.application import ARCHITECTURES, application
+from afd_tf.networks.densenet import densenet
+from afd_tf.networks.imagenet_resnet import DEPTHS as IMAGENET_DEPTHS
+from afd_tf.networks.imagenet_resnet import imagenet_resnet
+from afd_tf.networks.mobilenet_v2 import mobilenet_v2
 from afd_tf.networks.resnet import resnet
+from afd_tf.networks.shufflenet_v2 import WIDTHS, shufflenet_v2
+from afd_tf.networks.vgg import DEPTHS as VGG_DEPTHS
+from afd_tf.networks.vgg import vgg
 from afd_tf.networks.wide_resnet import wide_resnet
 
 
@@ -16,10 +25,13 @@ class _Family:
     builder: Callable
 
     def parse(self, name):
-        """Return the numbers in the name, or None if it is of another family."""
-        regex = re.sub(r"<\w+>", r"([1-9][0-9]*)", self.pattern)
-        match = re.fullmatch(regex, name)
-        return None if match is None else tuple(int(n) for n in match.groups())
+        """Return what the name says, or None if it is of another family."""
+        regex = re.sub(r"<[a-z]+>", r"([1-9][0-9]*)", self.pattern)
+        regex = re.sub(r"<[A-Z][a-z]+>", r"([A-Z]\\w*)", regex)
+        match = re.fullmatch(regex, name, re.ASCII)
+        if match is None:
+            return None
+        return tuple(int(s) if s.isdecimal() else s for s in match.groups())
 
 
 _families: dict[str, _Family] = {}
@@ -30,9 +42,10 @@ def register(pattern, builder, examples=()):
 
     Args:
         pattern: str, the name; each `<number>` in it is handed to the builder as an
-            int, in order, before the other arguments.
-        builder: callable `(*numbers, num_classes, input_shape, **options)` that
-            returns a keras.Model.
+            int, and each `<Name>`, with a capital, as a str, in order, before the other
+            arguments.
+        builder: callable `(*said, num_classes, input_shape, **options)` that returns a
+            keras.Model, or a `functools.partial` of one.
         examples: tuple of str, names of the pattern worth mentioning in help and
             error messages. Default: the pattern itself if it has no number.
 
@@ -69,9 +82,9 @@ def build(name, num_classes, input_shape=(32, 32, 3), **options):
         'wrn16_2'
     """
     for family in _families.values():
-        numbers = family.parse(name) if isinstance(name, str) else None
-        if numbers is not None:
-            return family.builder(*numbers, num_classes, input_shape, **options)
+        said = family.parse(name) if isinstance(name, str) else None
+        if said is not None:
+            return family.builder(*said, num_classes, input_shape, **options)
     raise ValueError(
         f"Invalid value for argument `name`. Expected one of {', '.join(patterns())}. "
         f"Received: name={name!r}.{nearest(name, names())}"
@@ -88,6 +101,14 @@ def patterns():
     return tuple(_families)
 
 
+def builders():
+    """List the functions that build networks, each once."""
+    functions = [
+        getattr(family.builder, "func", family.builder) for family in _families.values()
+    ]
+    return tuple(dict.fromkeys(functions))
+
+
 register(
     "resnet<depth>",
     resnet,
@@ -97,4 +118,23 @@ register(
     "wrn<depth>_<width>",
     wide_resnet,
     ("wrn10_2", "wrn16_2", "wrn16_4", "wrn28_2", "wrn28_4", "wrn40_2", "wrn28_10"),
+)
+register(
+    "imagenet_resnet<depth>",
+    imagenet_resnet,
+    tuple(f"imagenet_resnet{depth}" for depth in IMAGENET_DEPTHS),
+)
+register("vgg<depth>_bn", vgg, tuple(f"vgg{depth}_bn" for depth in VGG_DEPTHS))
+register("densenet<depth>_<growth>", densenet, ("densenet40_12", "densenet100_12"))
+for _stem, _prefix in (("imagenet", ""), ("cifar", "cifar_")):
+    register(f"{_prefix}mobilenet_v2", functools.partial(mobilenet_v2, stem=_stem))
+    for _width in WIDTHS:
+        register(
+            f"{_prefix}shufflenet_v2_x{str(_width).replace('.', '_')}",
+            functools.partial(shufflenet_v2, _width, stem=_stem),
+        )
+register(
+    "applications/<Architecture>",
+    application,
+    tuple(f"applications/{name}" for name in ARCHITECTURES),
 )

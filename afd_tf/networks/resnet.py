@@ -2,7 +2,12 @@
 
 import keras
 
-from afd_tf.networks.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.blocks import (
+    Builder,
+    check_arguments,
+    check_choice,
+    check_depth,
+)
 
 SHORTCUTS = ("identity", "projection")
 
@@ -47,13 +52,14 @@ def resnet(
         >>> model.count_params()
         271098
     """
-    check_depth(depth, remainder=2, smallest=8)
+    check_depth(
+        depth,
+        remainder=2,
+        smallest=8,
+        hint=" ResNet-18, 34 and 50 for large images are `imagenet_resnet`.",
+    )
     check_arguments(num_classes, input_shape, normalization)
-    if shortcut not in SHORTCUTS:
-        raise ValueError(
-            f"Invalid value for argument `shortcut`. Expected one of {SHORTCUTS}. "
-            f"Received: shortcut={shortcut!r}."
-        )
+    check_choice("shortcut", shortcut, SHORTCUTS)
     blocks = (depth - 2) // 6
     build = Builder(normalization, num_blocks=3 * blocks)
     images = keras.Input(input_shape, name="images")

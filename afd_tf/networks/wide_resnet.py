@@ -4,7 +4,7 @@ from numbers import Integral
 
 import keras
 
-from afd_tf.networks.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.blocks import Builder, check_arguments, check_depth, check_rate
 
 
 def wide_resnet(
@@ -53,11 +53,7 @@ def wide_resnet(
             "Invalid value for argument `width`. Expected a positive integer. "
             f"Received: width={width!r}."
         )
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(
-            "Invalid value for argument `dropout`. Expected a rate in [0, 1). "
-            f"Received: dropout={dropout!r}."
-        )
+    check_rate("dropout", dropout)
     blocks = (depth - 4) // 6
     build = Builder(normalization, num_blocks=3 * blocks)
     images = keras.Input(input_shape, name="images")

@@ -4,14 +4,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from afd_tf.training.experiment import Experiment, build, restore, train
+    from afd_tf.training.construction import Experiment, build
+    from afd_tf.training.experiment import restore, train
     from afd_tf.training.run_directory import RunDirectory
 
 # Resolved on first use: tables of results need no TensorFlow.
 _NAMES = {
-    "Experiment": "experiment",
+    "Experiment": "construction",
     "RunDirectory": "run_directory",
-    "build": "experiment",
+    "build": "construction",
     "restore": "experiment",
     "train": "experiment",
 }

@@ -30,7 +30,7 @@ def figure(comparison):
         ValueError: if matplotlib is not installed, or protocols differ.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             "Invalid value for argument `chart`. Expected an installation with the "

@@ -153,7 +153,22 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, position, only):
+    def at(self, position):
+        """Read a checkpoint that another worker has found to be whole.
+
+        Raises:
+            ValueError: if it is not here.
+        """
+        try:
+            return self._read(position)
+        except Exception as error:
+            raise ValueError(
+                f"Checkpoint {self.path(position)}, from which the chief goes on, "
+                f"cannot be read by this worker ({one_line(error)}). Put `workdir` on "
+                "a file system that all workers share."
+            ) from error
+
+    def _read(self, position, only=""):
         path = self.path(position)
         reader = tf.train.load_checkpoint(str(path))
         names = reader.get_variable_to_shape_map().keys() - {_RECORD}

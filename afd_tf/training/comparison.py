@@ -5,10 +5,11 @@ epochs, batch, precision, whether the test set or held-out images are evaluated.
 different protocols are shown apart, never in one table.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from afd_tf.files import read_text
+from afd_tf.naming import printable
 from afd_tf.training import paper_values, settings_text
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 from afd_tf.training.statistics import gain
@@ -75,7 +76,7 @@ class Group:
         networks: dict of network to what `results.json` has of it.
     """
 
-    def __init__(self, runs):
+    def __init__(self, runs: list[Run]):
         self.runs = sorted(runs, key=lambda run: run.results["seed"])
         self.label = _label([run.path for run in runs])
         self.protocol = protocol(runs[0].settings)
@@ -121,7 +122,14 @@ def compare(paths):
     """
     remarks = []
     runs = _finished(paths, remarks)
-    groups = _grouped(runs, lambda run: tuple(sorted(run.settings.items())))
+    # Networks have to be the same where a file was changed by hand, too.
+    groups = _grouped(
+        runs,
+        lambda run: (
+            tuple(sorted(run.settings.items())),
+            tuple(run.results["networks"]),
+        ),
+    )
     by_protocol = {}
     for found in groups:
         group = Group(found)
@@ -161,12 +169,15 @@ def protocol(settings):
 def describe(group):
     """Describe a group's protocol in words."""
     settings, results = group.protocol, group.runs[0].results
-    parts = [results["dataset"]]
+    parts = [printable(results["dataset"])]
     if per_class := settings.get("load_data.per_class"):
         parts.append(f"{per_class} training images per class")
     parts.append(f"{results['epoch']} epochs")
     if batch := settings.get("train.batch_size"):
         parts.append(f"batches of {batch}")
+    precision = settings.get("train.precision", "float32").strip("'\"")
+    if precision != "float32":
+        parts.append(precision)
     held_out = float(settings.get("train.validation", 0))
     if held_out:
         parts.append(f"{100 * held_out:g}% of the training images held out")
@@ -182,13 +193,16 @@ def _finished(paths, remarks):
     runs = []
     for path in distinct.values():
         run = RunDirectory(path)
-        if not run.config.is_file():
-            remarks.append(f"{path}: not a run, it has no config.gin.")
-        elif not run.results.is_file():
-            epochs = _epochs_done(run)
-            remarks.append(f"{path}: not finished, {epochs} epochs done.")
-        else:
-            runs.append(Run(path, json.loads(run.results.read_text()), _settings(run)))
+        try:
+            if not run.config.is_file():
+                remarks.append(f"{path}: not a run, it has no config.gin.")
+            elif not run.results.is_file():
+                epochs = _epochs_done(run)
+                remarks.append(f"{path}: not finished, {epochs} epochs done.")
+            else:
+                runs.append(Run(path, run.read_results(), _settings(run)))
+        except ValueError as error:
+            remarks.append(f"{path}: {error}")
     return runs
 
 
@@ -201,11 +215,17 @@ def _run_directories(path):
 def _epochs_done(run):
     if not run.metrics.is_file():
         return 0
-    return len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
+    return len(read_text(run.metrics, "metrics").splitlines()) - 1
 
 
 def _settings(run):
-    statements = settings_text.statements(run.config.read_text(encoding="utf-8"))
+    statements = settings_text.statements(run.read_config())
+    try:
+        float(statements.get("train.validation", 0))
+    except ValueError as error:
+        raise ValueError(
+            f"Damaged configuration {str(run.config)!r}: train.validation is no number."
+        ) from error
     # A setting that is None is as good as one that did not exist yet.
     return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}
 

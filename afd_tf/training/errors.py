@@ -18,9 +18,19 @@ class OutOfMemoryError(MemoryError):
     """There is less memory than a step needs."""
 
 
+class WorkerLostError(ConnectionError):
+    """Another worker of the run does not answer any more.
+
+    Attributes:
+        exit_status: int, that of a command it ends: "try again" (EX_TEMPFAIL).
+    """
+
+    exit_status = 75
+
+
 @contextlib.contextmanager
 def readable(hint=""):
-    """Turn errors in the data and lack of memory into errors of one line.
+    """Turn errors in the data, lack of memory and of workers into errors of one line.
 
     Args:
         hint: str, appended.
@@ -28,6 +38,7 @@ def readable(hint=""):
     Raises:
         ValueError: in place of TensorFlow's error, if it is one of the data.
         OutOfMemoryError: in place of TensorFlow's or Python's.
+        WorkerLostError: in place of TensorFlow's.
     """
     try:
         yield
@@ -35,6 +46,8 @@ def readable(hint=""):
         reason = data.reading_error(error)
         if reason is not None:
             raise ValueError(f"{reason} {hint}".strip()) from error
+        if _of_workers(error):
+            raise _worker_lost(error, hint) from error
         if not isinstance(error, tf.errors.ResourceExhaustedError):
             raise
         raise _out_of_memory(error, hint) from error
@@ -46,6 +59,26 @@ def _out_of_memory(error, hint):
     found = re.search(r"shape\s?\[[\d,]*\]", str(error))
     what = f" for a tensor of {found.group()}" if found else ""
     return OutOfMemoryError(f"Out of memory{what}. {_SMALLER} {hint}".strip())
+
+
+def _of_workers(error):
+    told = ("Collective ops is aborted", "CoordinationService", "heartbeat")
+    return isinstance(error, tf.errors.UnavailableError) or any(
+        words in str(error) for words in told
+    )
+
+
+def _worker_lost(error, hint):
+    # The first task named is where the operation ran, here.
+    text = getattr(error, "message", None) or str(error)
+    tasks = re.findall(r"/task:(\d+)", text.split("}} ")[-1])
+    own = re.search(r"/task:(\d+)", text.split("}} ")[0])
+    lost = sorted({int(t) for t in tasks} - {int(own[1]) if own else None})
+    who = f"Worker {lost[0]}" if len(lost) == 1 else "Another worker"
+    return WorkerLostError(
+        f"{who} was lost: it ended or does not answer any more; its own output says "
+        f"why. {hint} Start all workers again with the same command to go on."
+    )
 
 
 def one_line(error):

@@ -10,15 +10,23 @@ import numpy as np
 
 from afd_tf import data
 from afd_tf.export import preprocessing_file, read_preprocessing
+from afd_tf.files import read_json
 from afd_tf.formats import FORMATS
 from afd_tf.naming import lookup
+from afd_tf.training import errors
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.provenance import read_dataset
 from afd_tf.training.run_directory import write_json
 from afd_tf.training.saving import load
 from afd_tf.training.state import NETWORK, by_place, write_all
 
-_NEEDED = ("dataset", "image_shape", "mean", "std", "class_names")
+_NEEDED = {
+    "dataset": str,
+    "image_shape": [int],
+    "mean": (float, list),
+    "std": (float, list),
+    "class_names": [str],
+}
 
 
 def record_networks(run, distiller):
@@ -57,7 +65,7 @@ def restore_network(run, wanted=None):
         ValueError: if there is no such network (the nearest is suggested), no
             checkpoint, or the network cannot be built from its description.
     """
-    described = run.read_record(run.networks)
+    described = run.read_record(run.networks, {str: (dict, type(None))})
     if wanted is not None:
         described = {wanted: lookup("network", wanted, described)}
     built: dict[str, Any] = {n: _build(run, n, c) for n, c in described.items()}
@@ -142,16 +150,18 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
         Report.
 
     Raises:
-        ValueError: if there is no export, or the data does not fit it.
+        ValueError: if there is no export, it is damaged, or the data does not fit it.
     """
     path = Path(path)
     described = _described(path)
     height, width, channels = described["image_shape"]
+    run = _runner(path)
     _, test, info = data.load(
         dataset or described["dataset"],
         batch_size=1,
         data_dir=data_dir,
         image_size=(height, width),
+        resize=described.get("resize"),
         channels=channels,
         mean=described["mean"],
         std=described["std"],
@@ -162,16 +172,17 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
             f"{len(described['class_names'])} of them. Received: dataset="
             f"{info.name!r} with {info.num_classes} classes of other names."
         )
-    run = _format_of(path).load(path)
     losses, right = [], []
     for images, labels in test.unbatch().batch(batch_size).as_numpy_iterator():
-        logits = np.asarray(keras.ops.convert_to_numpy(run(images)), np.float64)
+        logits = run(images)
+        if logits.shape != (len(labels), info.num_classes):
+            raise _unusable(path, f"it gives an array of shape {logits.shape}")
         shifted = logits - logits.max(axis=-1, keepdims=True)
         log_sums = np.log(np.exp(shifted).sum(axis=-1))
         losses.append(log_sums - shifted[np.arange(len(labels)), labels])
         right.append(logits.argmax(axis=-1) == labels)
     return Report(
-        name=described.get("network", path.stem),
+        name=str(described.get("network", path.stem)),
         dataset=info.name,
         examples=info.test_examples,
         accuracy=float(np.concatenate(right).mean()),
@@ -198,9 +209,38 @@ def _described(path):
             "by afd_tf.export.export(network, path, preprocessing=info), with the "
             "info that afd_tf.data.load returned."
         )
+    file = preprocessing_file(path, folder=path.is_dir())
+    described |= read_json(file, _NEEDED, "description of the export")
+    if len(described["image_shape"]) != 3:
+        raise ValueError(
+            f"Damaged description of the export {str(file)!r}: image_shape is "
+            f"{described['image_shape']}, not (height, width, channels)."
+        )
     return described
 
 
-def _format_of(path):
+def _runner(path):
+    """Return a function from images to logits as a float64 array."""
     suffixes = {kind.suffix: kind for kind in FORMATS.values()}
-    return lookup("model", "" if path.is_dir() else path.suffix, suffixes)
+    kind = lookup("model", "" if path.is_dir() else path.suffix, suffixes)
+    # Runtimes raise whatever a damaged file, or one of somebody else, leads to.
+    try:
+        call = kind.load(path)
+    except Exception as error:
+        raise _unusable(path, errors.one_line(error)) from error
+
+    def run(images):
+        try:
+            logits = call(images)
+            return np.asarray(keras.ops.convert_to_numpy(logits), np.float64)
+        except Exception as error:
+            raise _unusable(path, errors.one_line(error)) from error
+
+    return run
+
+
+def _unusable(path, reason):
+    return ValueError(
+        "Invalid value for argument `model`. Expected an exported network, whole and "
+        f"without code of its own. Received: model={str(path)!r} ({reason})."
+    )

@@ -1,5 +1,6 @@
 """Numbers and tables as text."""
 
+from afd_tf.naming import printable
 from afd_tf.training.statistics import mean_and_deviation
 
 _NUMBERS = ("parameters", "accuracy", "loss", "seeds")
@@ -15,6 +16,7 @@ def percent(fractions):
 
 def layout(rows):
     """Align rows of str under their headings, the first row; numbers to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row):

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,7 +45,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         heard = [n for n, handler in before.items() if handler != signal.SIG_IGN]
         try:
             for number in heard:
@@ -72,6 +72,8 @@ class Interruption:
             raise Interrupted(number)
         if self.requested is None:
             name = signal.Signals(number).name
-            # Not print: the signal may have come in the middle of one.
-            os.write(2, f"\n{name}: finishing the step, then saving.\n".encode())
+            # Not print: the signal may have come in the middle of one. Nobody may
+            # listen any more, which is no reason not to save.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{name}: finishing the step, then saving.\n".encode())
         self.requested = number

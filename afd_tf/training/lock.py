@@ -34,7 +34,9 @@ def held(path, create=True):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            holder = file.read().decode().strip() or "another process"
+            holder = (
+                file.read(200).decode(errors="replace").strip() or "another process"
+            )
             raise BlockingIOError(holder) from error
         except OSError as error:
             warnings.warn(

@@ -13,6 +13,7 @@ from afd_tf.training.progress import Progress
 from afd_tf.training.saving import Resume, Save, Saver, StopIfAsked
 from afd_tf.training.state import METRICS, State
 from afd_tf.training.tensorboard import TensorBoard
+from afd_tf.training.workers import Workers
 
 _CONTINUE = "What was saved is kept."
 
@@ -67,18 +68,20 @@ def fit(experiment, run, interruption, options):
         Interrupted: if a signal asked to stop; the step was finished and saved.
         NonFiniteLossError: if a loss became NaN or infinite.
         OutOfMemoryError: if a step needs more memory than there is.
+        WorkerLostError: if another worker ended or does not answer.
         ValueError: if the data or all checkpoints are damaged.
     """
     state = State(experiment.distiller)
-    saver = Saver(Checkpoints(run.checkpoints, options.keep), state)
+    workers = Workers(experiment.distiller.distribute_strategy)
+    saver = Saver(Checkpoints(run.checkpoints, options.keep), state, workers)
     try:
         with interruption.between_steps(), errors.readable(_CONTINUE):
             restored = saver.restore()
             start = restored.position if restored else Position(0)
             epochs = experiment.epochs
-            if restored:
+            if restored and workers.is_chief:
                 print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
-            _pretrain(experiment, interruption)
+            _pretrain(experiment, interruption, workers)
             if start < Position(epochs):
                 experiment.distiller.fit(
                     experiment.train,
@@ -87,7 +90,14 @@ def fit(experiment, run, interruption, options):
                     epochs=epochs,
                     initial_epoch=start.epoch,
                     callbacks=_callbacks(
-                        experiment, run, interruption, options, state, saver, restored
+                        experiment,
+                        run,
+                        interruption,
+                        options,
+                        state,
+                        workers,
+                        saver,
+                        restored,
                     ),
                     shuffle=False,
                     verbose=0,
@@ -96,20 +106,21 @@ def fit(experiment, run, interruption, options):
         saver.close()
 
 
-def _pretrain(experiment, interruption):
+def _pretrain(experiment, interruption, workers):
     """Train what the method needs beforehand; a checkpoint has it done already."""
     if not experiment.distiller.needs_pretraining:
         return
     started = time.monotonic()
     history = experiment.distiller.pretrain(
-        experiment.train, callbacks=[StopIfAsked(interruption)], verbose=0
+        experiment.train, callbacks=[StopIfAsked(interruption, workers)], verbose=0
     )
     errors_of_epochs = history.history["loss"]
-    print(
-        f"Trained beforehand, {len(errors_of_epochs)} epochs in "
-        f"{time.monotonic() - started:.0f} s: reconstruction error "
-        f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
-    )
+    if workers.is_chief:
+        print(
+            f"Trained beforehand, {len(errors_of_epochs)} epochs in "
+            f"{time.monotonic() - started:.0f} s: reconstruction error "
+            f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
+        )
 
 
 def _evaluated(epochs, every):
@@ -117,7 +128,7 @@ def _evaluated(epochs, every):
     return sorted({*range(every, epochs + 1, every), epochs})
 
 
-def _callbacks(experiment, run, interruption, options, state, saver, restored):
+def _callbacks(experiment, run, interruption, options, state, workers, saver, restored):
     """Return what happens besides the steps, in the order in which it must happen."""
     info, train = experiment.info, experiment.train
     steps = info.steps_per_epoch
@@ -133,12 +144,13 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
 
         callbacks.append(Resume(start, steps, position, set_metrics))
     if options.non_finite == "skip":
-        recorded.append(SkipNonFinite(state, record))
-    recorded.append(MetricsFile(run.metrics, steps, record))
+        recorded.append(SkipNonFinite(state, workers, record))
+    if workers.is_chief:
+        recorded.append(MetricsFile(run.metrics, steps, record))
     watch = StopOnNonFinite(saver)
     callbacks += [watch, *recorded]
-    if options.tensorboard:
-        config = run.config.read_text(encoding="utf-8")
+    if options.tensorboard and workers.is_chief:
+        config = run.read_config()
         done = start.epoch * steps + start.step
         callbacks.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
     # After those whose files a checkpoint must not be ahead of.
@@ -148,6 +160,7 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
             lambda: {k: v for part in recorded for k, v in part.record().items()},
             watch,
             interruption,
+            workers,
             start=start,
             steps=steps,
             every_steps=options.checkpoint_steps,
@@ -155,7 +168,7 @@ def _callbacks(experiment, run, interruption, options, state, saver, restored):
             within_epochs=position is not None,
         )
     )
-    return [*callbacks, Progress()]
+    return [*callbacks, Progress()] if workers.is_chief else callbacks
 
 
 def evaluate(experiment):

@@ -83,13 +83,15 @@ class SkipNonFinite(keras.callbacks.Callback):
 
     Args:
         state: State.
+        workers: Workers, which skip together.
         record: dict, what `record` returned when the state was saved; `{}` at the
             beginning.
     """
 
-    def __init__(self, state, record):
+    def __init__(self, state, workers, record):
         super().__init__()
         self._state = state
+        self._workers = workers
         self._skipped = record.get("skipped", 0)
         self._in_a_row = record.get("skipped_in_a_row", 0)
 
@@ -117,7 +119,9 @@ class SkipNonFinite(keras.callbacks.Callback):
         before = self._state.read()
         logs = self._train_function(iterator)
         bad = bad_losses({key: float(value) for key, value in logs.items()})
-        if not bad and self._state.finite():
+        # Losses are those of all replicas; statistics are each one's own.
+        (bad_states,) = self._workers.total(not self._state.finite())
+        if not bad and not bad_states:
             self._in_a_row = 0
             return logs
         self._state.put_back(before)

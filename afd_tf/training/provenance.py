@@ -12,14 +12,27 @@ from afd_tf.training import settings_text
 from afd_tf.training.run_directory import write_json
 
 _NO_SETTINGS = ("workdir", "dry_run", "provenance")
-_IDENTITY = (
-    "num_classes",
-    "class_names",
-    "image_shape",
-    "train_examples",
-    "mean",
-    "std",
-)
+_IDENTITY = {
+    "num_classes": int,
+    "class_names": [str],
+    "image_shape": [int],
+    "train_examples": int,
+    "mean": [float],
+    "std": [float],
+}
+_DATASET = {
+    **_IDENTITY,
+    "name": str,
+    "source": str,
+    "test_examples": int,
+    "evaluated_split": str,
+    "batch_size": int,
+    "steps_per_epoch": int,
+    "augmentation": (dict, type(None)),
+    "seed": int,
+    "split_seed": int,
+    "in_memory": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +104,18 @@ def read_dataset(run):
     """Return the dict that `record_dataset` wrote.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is damaged.
     """
-    return run.read_record(run.dataset)
+    record = run.read_record(run.dataset, _DATASET)
+    shape = record["image_shape"]
+    if (
+        len(shape) != 3
+        or min(shape) < 1
+        or record["num_classes"] != len(record["class_names"])
+    ):
+        raise ValueError(
+            f"Damaged description of the data {str(run.dataset)!r}: image_shape is "
+            f"{shape}, num_classes {record['num_classes']} with "
+            f"{len(record['class_names'])} names."
+        )
+    return {key: record[key] for key in _DATASET}

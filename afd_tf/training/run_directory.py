@@ -8,6 +8,7 @@ checkpoints/          the complete state at the last few steps saved; what data,
                       networks and frozen source are; the lock
 logs/                 TensorBoard
 export/               exported networks
+analysis/             what afd-analyse found
 results.json          written once, when the run is finished
 ```
 """
@@ -19,13 +20,28 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from afd_tf.files import read_json, read_text
 from afd_tf.training import lock, settings_text
+
+_ACCURACY = {"accuracy": float}
+# What is used of `results.json`.
+_RESULTS = {
+    "method": str,
+    "dataset": str,
+    "seed": int,
+    "epoch": int,
+    "networks": {str: {"accuracy": float, "loss": float, "parameters": int}},
+    "mean": _ACCURACY,
+    "ensemble": _ACCURACY,
+}
 
 # Where a run computes, where its data lies and how often it is saved may change
 # between two starts.
 LOCATION = (
     "train.data_dir",
     "train.strategy",
+    "train.workers",
+    "train.task",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",
@@ -84,12 +100,12 @@ class RunDirectory:
                 )
         else:
             differences = settings_text.differences(
-                self.config.read_text(encoding="utf-8"), config, ignore=LOCATION
+                self.read_config(), config, ignore=LOCATION
             )
             if differences:
                 raise self._error(
                     "a directory of its own for each configuration",
-                    f"has another configuration: {'; '.join(differences)}",
+                    f"has another configuration: {_first(differences)}",
                 )
         self._check_writable()
 
@@ -197,27 +213,44 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def read_results(self):
-        """Return the finished run's results, or None."""
-        if not self.results.is_file():
-            return None
-        return json.loads(self.results.read_text(encoding="utf-8"))
+    def read_config(self):
+        """Return the run's configuration as text.
 
-    def read_record(self, path):
+        Raises:
+            ValueError: if there is none, or it is damaged.
+        """
+        return read_text(self.config, "configuration")
+
+    def read_results(self):
+        """Return the finished run's results.
+
+        Raises:
+            ValueError: if there are none, or they are damaged.
+        """
+        return read_json(self.results, _RESULTS, "results")
+
+    def read_record(self, path, shape):
         """Return what a run writes down when it begins.
 
         Args:
             path: path of one of its files, in JSON.
+            shape: what is expected in it, see `afd_tf.files.read_json`.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is none, or it is damaged.
         """
         if not path.is_file():
             raise ValueError(
                 "Invalid value for argument `workdir`. Expected a run that has begun. "
                 f"Received: workdir={str(self.path)!r}, without {path.name}."
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, shape, "record")
+
+
+def _first(differences, count=8):
+    shown = [text if len(text) <= 200 else f"{text[:200]}..." for text in differences]
+    more = f"; and {len(shown) - count} more" if len(shown) > count else ""
+    return "; ".join(shown[:count]) + more
 
 
 def write_text(path, text):

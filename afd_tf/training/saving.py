@@ -7,7 +7,7 @@ import warnings
 import keras
 
 from afd_tf.training.checkpoints import Position
-from afd_tf.training.interruption import Interrupted
+from afd_tf.training.interruption import SIGNALS, Interrupted
 from afd_tf.training.state import METRICS, compact, not_finite
 
 
@@ -19,28 +19,35 @@ class Saver:
     Args:
         checkpoints: `Checkpoints`.
         state: `State`.
+        workers: `Workers`, of which the chief writes and all read.
 
     Attributes:
         last: `Position` of the newest checkpoint that is known to be whole, or None.
     """
 
-    def __init__(self, checkpoints, state):
+    def __init__(self, checkpoints, state, workers):
         self.last = None
+        self._workers = workers
         self._checkpoints = checkpoints
         self._state = state
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending = None
 
     def restore(self):
-        """Load the newest checkpoint that is whole.
+        """Load the newest checkpoint that is whole; on all workers the chief's.
 
         Returns:
             Checkpoint, or None.
 
         Raises:
-            ValueError: if all are damaged, or it is of another model; nothing is set.
+            ValueError: if all are damaged, it is of another model, or a worker does not
+                find it; nothing is set.
         """
-        found = self._checkpoints.newest()
+        found = self._checkpoints.newest() if self._workers.is_chief else None
+        at = (1, found.position.epoch, found.position.step) if found else (0, 0, 0)
+        exists, epoch, step = self._workers.total(*at)
+        if exists and not self._workers.is_chief:
+            found = self._checkpoints.at(Position(epoch, step))
         if found is not None:
             load(found, self._state.write)
             self.last = found.position
@@ -58,12 +65,15 @@ class Saver:
                 are not the epoch's.
         """
         self.wait()
-        values = self._state.read() | dict(trained_metrics)
+        values = self._state.gather() | dict(trained_metrics)
+        if not self._workers.is_chief:
+            self.last = position
+            return
         self._pending = self._thread.submit(self._write, position, values, record)
 
     def metrics(self):
         """Return the metrics of this moment, as `save` takes them."""
-        return self._state.read(METRICS)
+        return self._state.gather(METRICS)
 
     def wait(self):
         """Wait until what is being saved is saved."""
@@ -121,6 +131,7 @@ class Save(keras.callbacks.Callback):
         record: callable that returns what is kept with the state.
         watch: StopOnNonFinite, so that no bad state is saved.
         interruption: Interruption.
+        workers: Workers, which stop and save together.
         start: Position at which this process begins.
         steps: int, steps of an epoch.
         every_steps: int, steps after which to save, or None.
@@ -134,6 +145,7 @@ class Save(keras.callbacks.Callback):
         record,
         watch,
         interruption,
+        workers,
         *,
         start,
         steps,
@@ -146,6 +158,7 @@ class Save(keras.callbacks.Callback):
         self._record = record
         self._watch = watch
         self._interruption = interruption
+        self._workers = workers
         self._last = start
         self._steps = steps
         self._every_steps = every_steps or float("inf")
@@ -183,11 +196,11 @@ class Save(keras.callbacks.Callback):
 
     def _reached(self, position, only_if_asked=False):
         # A resumed epoch's first steps, which are not done again, come by here too.
-        if self._within_epochs and position > self._last:
-            due = self._is_due(position) and not only_if_asked
-            if due or self._interruption.requested:
-                self._save(position)
-        self._stop_if_asked()
+        due = self._is_due(position) and not only_if_asked
+        due, asked = _agree(self._workers, self._interruption, due)
+        if self._within_epochs and position > self._last and (due or asked):
+            self._save(position)
+        self._stop(asked)
 
     def _is_due(self, position):
         epochs = position.epoch - self._last.epoch
@@ -202,9 +215,14 @@ class Save(keras.callbacks.Callback):
         self._last, self._saved_at = position, time.monotonic()
 
     def _stop_if_asked(self):
-        if self._interruption.requested:
+        self._stop(_agree(self._workers, self._interruption)[1])
+
+    def _stop(self, asked):
+        if asked:
             self._saver.wait()
-            raise Interrupted(self._interruption.requested, self._saver.last)
+            # Nobody leaves before the chief has written.
+            self._workers.wait()
+            raise Interrupted(asked, self._saver.last)
 
 
 class StopIfAsked(keras.callbacks.Callback):
@@ -212,15 +230,25 @@ class StopIfAsked(keras.callbacks.Callback):
 
     Args:
         interruption: Interruption.
+        workers: Workers, which stop together.
     """
 
-    def __init__(self, interruption):
+    def __init__(self, interruption, workers):
         super().__init__()
         self._interruption = interruption
+        self._workers = workers
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._interruption.requested:
-            raise Interrupted(self._interruption.requested)
+        _, heard = _agree(self._workers, self._interruption)
+        if heard:
+            raise Interrupted(heard)
+
+
+def _agree(workers, interruption, due=False):
+    """Return whether to save, by the chief's clock, and a signal that any got."""
+    numbers = [interruption.requested == signal for signal in SIGNALS]
+    due, *heard = workers.total(due and workers.is_chief, *numbers)
+    return due, next((s for s, n in zip(SIGNALS, heard, strict=True) if n), None)
 
 
 class Resume(keras.callbacks.Callback):

@@ -1,7 +1,6 @@
 """A network that is trained already, found where it was left."""
 
 import dataclasses
-import hashlib
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from afd_tf.export import read_preprocessing
 from afd_tf.naming import lookup
 from afd_tf.training import exported
 from afd_tf.training.provenance import read_dataset
+from afd_tf.training.results import weights_digest
 from afd_tf.training.run_directory import RunDirectory, write_json
 
 
@@ -63,25 +63,15 @@ def load_source(path, wanted=None):
         "path": str(path),
         "network": name,
         "accuracy": accuracy,
-        "sha256": digest(network),
+        "sha256": weights_digest([network]),
     }
     return Source(network, record, known)
 
 
-def digest(network):
-    """Return the SHA-256 of a network's variables, in their order, as hex."""
-    found = hashlib.sha256()
-    for variable in network.variables:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        found.update(f"{value.dtype} {value.shape} ".encode())
-        found.update(value.tobytes())
-    return found.hexdigest()
-
-
 def _of_run(run, wanted):
-    results = run.read_results()
-    if results is None:
+    if not run.results.is_file():
         raise _error("a run that is finished", run.path, "has no results.json")
+    results = run.read_results()
     name = _choose(run.path, results["networks"], wanted)
     network, _, _ = exported.restore_network(run, name)
     accuracy = results["networks"][name]["accuracy"]
@@ -198,7 +188,7 @@ def record_source(run, source):
     if not run.source.exists():
         write_json(run.source, source.record)
         return
-    earlier = run.read_record(run.source)
+    earlier = run.read_record(run.source, {"sha256": str})
     if earlier["sha256"] != source.record["sha256"]:
         raise ValueError(
             "Invalid value for argument `source`. Expected the network that the run in "

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from afd_tf import multi_worker
+
 NETWORK = "network"
 METRICS = "metrics/"
 _COUNTER = re.compile(r"_[0-9]+(?=[/_]|$)")
@@ -30,6 +32,8 @@ class State:
     """
 
     def __init__(self, distiller):
+        self._strategy = distiller.distribute_strategy
+        self._first = multi_worker.first_replica(self._strategy)
         self._variables = {
             f"{part}/{name}": variable
             for part, variables in _parts(distiller).items()
@@ -47,7 +51,7 @@ class State:
             only: str, beginning of the names wanted.
 
         Returns:
-            Dict from name to tensor.
+            Dict from name to tensor; of the replicas of this process.
         """
         values = {
             _key(name, index): copy.read_value()
@@ -57,6 +61,50 @@ class State:
         }
         replicas = max(map(len, self._copies.values()))
         return {**values, _REPLICAS: tf.constant(replicas)}
+
+    def gather(self, only=""):
+        """Return what `read` does, of the replicas of all workers.
+
+        Every worker must call it at the same point.
+        """
+        values = self.read(only)
+        if multi_worker.over_workers(self._strategy):
+            own = {n: c for n, c in self._copies.items() if n.startswith(only)}
+            differing = {
+                name: copies
+                for name, copies in own.items()
+                if getattr(self._variables[name], "synchronization", None)
+                == tf.VariableSynchronization.ON_READ
+            }
+            values = {name: values[name] for name in own}
+            values |= self._of_all_replicas(differing)
+            values[_REPLICAS] = tf.constant(self._strategy.num_replicas_in_sync)
+        return values
+
+    def _of_all_replicas(self, differing):
+        """Collect variables that replicas have of their own, in one sum per dtype."""
+        values = {}
+        for dtype in {copies[0].dtype for copies in differing.values()}:
+            names = [n for n, copies in differing.items() if copies[0].dtype == dtype]
+            replicas = self._strategy.num_replicas_in_sync
+            tables = []
+            for local in range(len(self._strategy.extended.worker_devices)):
+                row = tf.concat(
+                    [tf.reshape(differing[n][local].read_value(), [-1]) for n in names],
+                    axis=0,
+                )
+                # Its own row of a table that is zero elsewhere.
+                above = self._first + local
+                tables.append(
+                    tf.pad(row[None], [[above, replicas - above - 1], [0, 0]])
+                )
+            table = multi_worker.total(self._strategy, tables)
+            shapes = [differing[n][0].shape for n in names]
+            parts = tf.split(table, [s.num_elements() for s in shapes], axis=1)
+            for name, shape, part in zip(names, shapes, parts, strict=True):
+                for replica in range(replicas):
+                    values[_key(name, replica)] = tf.reshape(part[replica], shape)
+        return values
 
     def put_back(self, values):
         """Set every variable to what `read` returned in this process."""
@@ -95,12 +143,17 @@ class State:
             ValueError: if names, shapes or types are not those of this distiller.
         """
         check_fits(values, self._variables)
-        replicas = int(values[_REPLICAS])
+        saved = int(values[_REPLICAS])
         for name, copies in self._copies.items():
             if name.startswith(only):
-                own = [values.get(_key(name, i), values[name]) for i in range(replicas)]
-                if len(copies) != replicas:
-                    own = _share_out(own, len(copies), _adds_up(self._variables[name]))
+                variable = self._variables[name]
+                every = [values.get(_key(name, i), values[name]) for i in range(saved)]
+                replicated = isinstance(variable, tf.distribute.DistributedValues)
+                first = self._first if replicated else 0
+                wanted = self._strategy.num_replicas_in_sync if replicated else 1
+                if wanted != saved:
+                    every = _share_out(every, wanted, _adds_up(variable))
+                own = every[first : first + len(copies)]
                 for copy, value in zip(copies, own, strict=True):
                     copy.assign(value)
 

@@ -10,11 +10,16 @@ Examples = InMemory | OnDisk | OnDemand
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What `load` asks of a source; the fields are the arguments of `load`."""
+    """What `load` asks of a source; the fields are the arguments of `load`.
+
+    But `parts`: whether parts are cut out of whole images to train on. Then `train` is
+    an `OnDemand` with `fetch_part`, whatever `memory_limit` and `cache_dir` say.
+    """
 
     name: str
     data_dir: str | None = None
     image_size: tuple[int, int] | None = None
+    resize: int | None = None
     channels: int | None = None
     test_split: str | None = None
     test_fraction: float = 0.2
@@ -22,6 +27,7 @@ class Request:
     memory_limit: int = 2 * 2**30
     cache_dir: str | None = None
     download: bool = False
+    parts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,11 @@ def open_digits(request: Request) -> Source:
             "Invalid value for argument `image_size`. Expected None or 16 for digits. "
             f"Received: image_size={request.image_size}"
         )
+    if request.resize is not None:
+        raise ValueError(
+            "Invalid value for argument `resize`. Expected None for digits, which all "
+            f"have one size. Received: resize={request.resize}"
+        )
     if request.test_split not in (None, "test"):
         raise ValueError(
             "Invalid value for argument `test_split`. Expected None or 'test' for "

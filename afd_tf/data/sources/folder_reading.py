@@ -1,6 +1,7 @@
 """Read the files of an image folder: in order, or by index."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -11,13 +12,13 @@ import numpy as np
 from afd_tf.data import cache
 from afd_tf.data.examples import OnDemand
 from afd_tf.data.holding import Split
-from afd_tf.data.sources.images import read_image, read_size
+from afd_tf.data.sources.images import read_image, read_part, read_size
 
 # Images that are decoded before any of them is handed on.
 _TOGETHER = 256
 
 
-def folder_split(root, paths, labels, num_classes, image_size, channels):
+def folder_split(root, paths, labels, num_classes, fit):
     """Describe image files as a `Split`, of which nothing is decoded yet.
 
     Args:
@@ -25,18 +26,18 @@ def folder_split(root, paths, labels, num_classes, image_size, channels):
         paths: list of str.
         labels: int32 array (len(paths),).
         num_classes: int.
-        image_size: (height, width) to fit images to, or None where all have one size.
-        channels: 1 or 3.
+        fit: `Fit`; its `size` may be None where all images have one size.
 
     Returns:
         `Split`.
 
     Raises:
-        ValueError: without `image_size`, if the images differ in size.
+        ValueError: without a size, if the images differ in it.
     """
-    size = image_size or _common_size(paths)
-    shape = (*size, channels)
-    read = functools.partial(read_image, size=size, channels=channels)
+    if fit.size is None:
+        fit = dataclasses.replace(fit, size=_common_size(paths))
+    shape = fit.shape
+    read = functools.partial(read_image, fit=fit)
 
     def decode():
         for start in range(0, len(paths), _TOGETHER):
@@ -49,7 +50,7 @@ def folder_split(root, paths, labels, num_classes, image_size, channels):
             "source": root,
             "files": cache.fingerprint(paths, root),
             "labels": hashlib.sha256(labels.tobytes()).hexdigest(),
-            "shape": shape,
+            **fit.identity(),
             "decoder": f"pillow {importlib.metadata.version('pillow')}",
         }
 
@@ -59,25 +60,33 @@ def folder_split(root, paths, labels, num_classes, image_size, channels):
         image_shape=shape,
         num_classes=num_classes,
         decode=decode,
-        on_demand=lambda: _on_demand(paths, labels, read, shape),
+        on_demand=lambda: _on_demand(paths, labels, fit),
         identity=identity,
     )
 
 
-def _on_demand(paths, labels, read, shape):
+def _on_demand(paths, labels, fit):
     import tensorflow as tf
 
+    shape = fit.shape
     with tf.device("/CPU:0"):
         table = tf.constant(labels)
 
-    def fetch(row):
+    def example(read, row, *arguments):
         # The path stays in Python: a file's name need not be valid UTF-8.
-        image = tf.numpy_function(
-            lambda row: read(paths[row]), [row], tf.uint8, stateful=False
-        )
+        image = tf.numpy_function(read, [row, *arguments], tf.uint8, stateful=False)
         return tf.ensure_shape(image, shape), tf.gather(table, row)
 
-    return OnDemand(len(paths), shape, fetch, lambda: labels)
+    def fetch(row):
+        return example(lambda row: read_image(paths[row], fit), row)
+
+    def fetch_part(row, draw, key):
+        def read(row, *key):
+            return read_part(paths[row], fit, functools.partial(draw, *key))
+
+        return example(read, row, *key)
+
+    return OnDemand(len(paths), shape, fetch, lambda: labels, fetch_part)
 
 
 def _common_size(paths):

@@ -1,5 +1,6 @@
 """An image folder: a folder per class, with or without train/ and test/ above them."""
 
+import contextlib
 import logging
 import os
 
@@ -8,6 +9,7 @@ import numpy as np
 from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import Request, Source
 from afd_tf.data.sources.folder_reading import folder_split
+from afd_tf.data.sources.images import Fit
 from afd_tf.data.splits import examples_needed, stratified
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -37,11 +39,10 @@ def open_image_folder(request: Request) -> Source:
     paths, labels = _files(root, base, classes, notes)
     channels = request.channels or 3
 
-    def build(paths, labels):
-        split = folder_split(
-            root, paths, labels, len(classes), request.image_size, channels
-        )
-        return hold(split, request.memory_limit, request.cache_dir)
+    def build(paths, labels, parts=False):
+        fit = Fit(request.image_size, channels, request.resize)
+        split = folder_split(root, paths, labels, len(classes), fit)
+        return hold(split, request.memory_limit, request.cache_dir, parts)
 
     if evaluated:
         split_name, split_base = evaluated
@@ -59,14 +60,14 @@ def open_image_folder(request: Request) -> Source:
             _warn(skipped)
             return build(*files)
 
-        train = build(paths, labels)
+        train = build(paths, labels, request.parts)
     else:
         split_name = "test"
         kept, held = stratified(
             labels, request.test_fraction, request.split_seed, "test_fraction", classes
         )
         _warn_of_small_classes(labels, held, classes, request.test_fraction)
-        train = build([paths[row] for row in kept], labels[kept])
+        train = build([paths[row] for row in kept], labels[kept], request.parts)
 
         def open_test():
             return build([paths[row] for row in held], labels[held])
@@ -108,8 +109,10 @@ def _is_split(root, name):
     _check_link(root, path)
     if not os.path.isdir(path):
         return False
-    with os.scandir(path) as entries:
-        return any(e.is_dir() and not e.name.startswith(".") for e in entries)
+    with _scanned(path) as entries:
+        return any(
+            os.path.isdir(e.path) and not e.name.startswith(".") for e in entries
+        )
 
 
 def _evaluated(root, wanted):
@@ -134,9 +137,21 @@ def _invalid_split(wanted, root):
     )
 
 
+@contextlib.contextmanager
+def _scanned(folder):
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise ValueError(
+            f"Invalid image folder {folder!r}. Expected a folder that can be read. "
+            f"Received: {error.strerror}"
+        ) from error
+
+
 def _entries(root, folder, notes):
     """List a folder in a fixed order, without what is hidden, links checked."""
-    with os.scandir(folder) as found:
+    with _scanned(folder) as found:
         ordered = sorted(found, key=lambda entry: entry.name)
     entries = []
     for entry in ordered:
@@ -149,9 +164,15 @@ def _entries(root, folder, notes):
 
 
 def _check_link(root, path):
-    """Refuse a link that leads out of `root`."""
+    """Refuse a link that leads out of `root`, or to nothing, or to itself."""
     if os.path.islink(path):
         target = os.path.realpath(path)
+        if not os.path.exists(path):
+            raise ValueError(
+                f"Invalid link {path!r} in an image folder. Expected links to files "
+                f"and folders that exist. Received: a link to {os.readlink(path)!r}. "
+                "Remove it, or put back what it led to."
+            )
         if os.path.commonpath([root, target]) != root:
             raise ValueError(
                 f"Invalid link {path!r} in an image folder. Expected links that stay "
@@ -163,7 +184,7 @@ def _check_link(root, path):
 def _classes(root, base, notes):
     names = []
     for entry in _entries(root, base, notes):
-        if entry.is_dir():
+        if os.path.isdir(entry.path):
             try:
                 entry.name.encode("utf-8")
             except UnicodeEncodeError:
@@ -188,12 +209,12 @@ def _files(root, base, names, notes, classes=None):
     for name in names:
         before = len(paths)
         for entry in _entries(root, os.path.join(base, name), notes):
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 raise ValueError(
                     "Invalid image folder. Expected images directly inside "
                     f"{os.path.join(base, name)!r}. Received: the folder {entry.name!r}"
                 )
-            if entry.is_file() and entry.name.lower().endswith(_EXTENSIONS):
+            if os.path.isfile(entry.path) and entry.name.lower().endswith(_EXTENSIONS):
                 paths.append(entry.path)
             else:
                 notes.append(entry.path)

@@ -1,9 +1,44 @@
 """Decode image files by their content, whatever they are called."""
 
+import dataclasses
+import math
+from typing import cast
+
 import numpy as np
 
 # Enough for any photograph; a small file can claim far more and fill the memory.
-_MAX_PIXELS = 2**26
+MAX_PIXELS = 2**26
+# What is decoded, whatever a file is called. Others have decoders that start programs
+# (EPS), or that hardly anybody has tested on files made to break them.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How images are brought to one size; bilinear, antialiased.
+
+    Attributes:
+        size: (height, width) of the result, or None to keep an image's own.
+        channels: 1 or 3; anything else in the file is converted (alpha is dropped).
+        resize: int, the length in pixels that the shorter side is resized to (the
+            longer one in proportion, rounded down) before the centre is cut out.
+            Default: the image is resized to just cover `size`.
+    """
+
+    size: tuple[int, int] | None
+    channels: int
+    resize: int | None = None
+
+    @property
+    def shape(self):
+        """Tuple (height, width, channels) of the result; it needs a size."""
+        height, width = cast(tuple, self.size)
+        return height, width, self.channels
+
+    def identity(self):
+        """Return what decides the images, for a cache."""
+        resized = {} if self.resize is None else {"resize": self.resize}
+        return {"shape": self.shape, **resized}
 
 
 def read_size(path):
@@ -11,50 +46,96 @@ def read_size(path):
     return _reading(path, lambda image: _shown_size(image))
 
 
-def read_image(path, size, channels):
-    """Decode an image file.
+def read_image(path, fit):
+    """Decode an image file and bring it to a size.
 
     Args:
         path: str.
-        size: (height, width) to fit: the image is resized to cover it (bilinear,
-            antialiased) and its centre is kept. None keeps the image's own size.
-        channels: 1 or 3; anything else in the file is converted (alpha is dropped).
+        fit: `Fit`.
 
     Returns:
         uint8 array (height, width, channels).
 
     Raises:
-        ValueError: naming the file, if it is corrupt, truncated or absurdly large.
+        ValueError: naming the file, if it is corrupt, truncated, not of a kind that is
+            read, or of more than 2**26 pixels, as its header says before any is
+            decoded. Of an animation the first image counts.
+    """
+    size, channels = fit.size, fit.channels
+
+    def decode(image):
+        if size and not fit.resize and image.size != size[::-1]:
+            # Lets a JPEG far larger than needed be decoded at a fraction of its size.
+            # Not where the way to evaluate is prescribed: it is a way to resize too.
+            image.draft(None, (max(size), max(size)))
+        shown = _upright(image)
+        if fit.resize:
+            shown = _resize(_convert(shown, channels), fit.resize, size)
+        elif size:
+            shown = _cover(_convert(shown, channels), size)
+        return _pixels(shown, channels)
+
+    return _reading(path, decode)
+
+
+def read_part(path, fit, draw):
+    """Decode an image file and bring a part of it to a size.
+
+    Args:
+        path: str.
+        fit: `Fit`.
+        draw: function from the image's (height, width) as shown to the part's first
+            row, first column, height and width, and whether to mirror it.
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        ValueError: as `read_image`.
     """
 
     def decode(image):
-        if size and image.size != size[::-1]:
-            # Lets a JPEG far larger than needed be decoded at a fraction of its size.
-            image.draft(None, (max(size), max(size)))
-        shown = _upright(image)
-        if size:
-            shown = _fit(_convert(shown, channels), size)
-        pixels = np.asarray(_convert(shown, channels))
-        return pixels.reshape(*pixels.shape[:2], channels)
+        whole_height, whole_width = _shown_size(image)
+        top, left, height, width, mirror = draw((whole_height, whole_width))
+        needed = max(fit.size[0] / height, fit.size[1] / width)
+        # A JPEG is decoded at the smallest fraction that leaves enough of the part.
+        image.draft(
+            None, (math.ceil(image.width * needed), math.ceil(image.height * needed))
+        )
+        shown = _convert(_upright(image), fit.channels)
+        x, y = shown.width / whole_width, shown.height / whole_height
+        right, bottom = round((left + width) * x), round((top + height) * y)
+        part = shown.crop((round(left * x), round(top * y), right, bottom))
+        pixels = _pixels(_bilinear(part, fit.size), fit.channels)
+        return np.ascontiguousarray(pixels[:, ::-1]) if mirror else pixels
 
     return _reading(path, decode)
+
+
+def _pixels(image, channels):
+    pixels = np.asarray(_convert(image, channels))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _reading(path, use):
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             pixels = image.width * image.height
-            if pixels <= _MAX_PIXELS:
+            if pixels <= MAX_PIXELS:
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels = "far too many"
+    except Image.UnidentifiedImageError:
+        raise ValueError(
+            f"Corrupt image {path!r}: it is none of {', '.join(_FORMATS)}. Replace it."
+        ) from None
     # Pillow's decoders raise many kinds of error for damaged files.
     except Exception as error:
         raise ValueError(f"Corrupt image {path!r}: {error}. Replace it.") from error
     raise ValueError(
-        f"Invalid image {path!r}. Expected at most {_MAX_PIXELS} pixels. Received: "
+        f"Invalid image {path!r}. Expected at most {MAX_PIXELS} pixels. Received: "
         f"{pixels}. Shrink or remove it."
     )
 
@@ -83,9 +164,23 @@ def _convert(image, channels):
     return image if image.mode == mode else image.convert(mode)
 
 
-def _fit(image, size):
+def _bilinear(image, size, box=None):
     from PIL import Image
 
+    return image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+
+
+def _resize(image, shorter, size):
+    """Resize the shorter side, cut out the centre."""
+    own = min(image.size)
+    image = _bilinear(
+        image, (image.height * shorter // own, image.width * shorter // own)
+    )
+    top, left = (image.height - size[0]) // 2, (image.width - size[1]) // 2
+    return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def _cover(image, size):
     height, width = size
     scale = max(height / image.height, width / image.width)
     # The part of the image that the result shows, in its own pixels.
@@ -98,36 +193,90 @@ def _fit(image, size):
         min(left + shown_width, image.width),
         min(top + shown_height, image.height),
     )
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return _bilinear(image, size, box)
 
 
-def fit_tensor(image, size, channels):
-    """Fit a decoded image tensor to a size, as `read_image` does for a file.
+def fit_tensor(image, fit):
+    """Bring a decoded image tensor to a size, as `read_image` does for a file.
 
     Args:
         image: uint8 tensor (height, width, 1, 3 or 4).
-        size: (height, width) to cover; the centre is kept.
-        channels: 1 or 3.
+        fit: `Fit` with a size.
 
     Returns:
         uint8 tensor (*size, channels).
     """
     import tensorflow as tf
 
-    if image.shape[:2] != tuple(size):
+    size = fit.size
+    if fit.resize or image.shape[:2] != tuple(size):
         target = tf.constant(size)
         own = tf.shape(image)[:2]
-        scale = tf.reduce_max(tf.cast(target, tf.float64) / tf.cast(own, tf.float64))
-        scaled = tf.cast(tf.round(tf.cast(own, tf.float64) * scale), tf.int32)
-        scaled = tf.maximum(scaled, target)
-        resized = tf.image.resize(image, scaled, method="bilinear", antialias=True)
+        if fit.resize:
+            scaled = own * fit.resize // tf.reduce_min(own)
+        else:
+            exact = tf.cast(own, tf.float64)
+            exact *= tf.reduce_max(tf.cast(target, tf.float64) / exact)
+            scaled = tf.maximum(tf.cast(tf.round(exact), tf.int32), target)
+        image = _resized_tensor(image, scaled)
         start = (scaled - target) // 2
-        resized = resized[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
-        image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        image = image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]
+    return _converted_tensor(image, fit)
+
+
+def part_tensor(data, decode, fit, draw):
+    """Decode an image and bring a part of it to a size, as `read_part` does.
+
+    Of a JPEG only the part is decoded.
+
+    Args:
+        data: scalar string tensor, the encoded image.
+        decode: function from `data` to a uint8 tensor (height, width, 1, 3 or 4), for
+            images that are no JPEG.
+        fit: `Fit` with a size.
+        draw: function from a tensor (2,), the image's (height, width), to an int32
+            tensor (5,), as `draw_part` gives it.
+
+    Returns:
+        uint8 tensor (*size, channels).
+    """
+    import tensorflow as tf
+
+    def of_jpeg():
+        part = draw(tf.io.extract_jpeg_shape(data)[:2])
+        image = tf.io.decode_and_crop_jpeg(data, part[:4], channels=fit.channels)
+        return image, part[4]
+
+    def of_other():
+        image = decode(data)
+        part = draw(tf.shape(image)[:2])
+        end = part[:2] + part[2:4]
+        image = image[part[0] : end[0], part[1] : end[1]]
+        # Both branches have to give the same number of channels.
+        whole = dataclasses.replace(fit, size=(None, None))
+        return _converted_tensor(image, whole), part[4]
+
+    image, mirror = tf.cond(tf.io.is_jpeg(data), of_jpeg, of_other)
+    image = _resized_tensor(image, fit.size)
+    image = tf.cond(mirror > 0, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.ensure_shape(image, fit.shape)
+
+
+def _resized_tensor(image, size):
+    import tensorflow as tf
+
+    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def _converted_tensor(image, fit):
+    import tensorflow as tf
+
+    channels = fit.channels
     if channels == 3 and image.shape[-1] == 1:
         image = tf.image.grayscale_to_rgb(image)
     elif channels == 1 and image.shape[-1] != 1:
         image = tf.image.rgb_to_grayscale(image[..., :3])
     elif channels == 3:
         image = image[..., :3]
-    return tf.ensure_shape(image, (*size, channels))
+    return tf.ensure_shape(image, fit.shape)

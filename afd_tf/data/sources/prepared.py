@@ -3,6 +3,12 @@
 import os
 import re
 
+from afd_tf.data.errors import damaged
+from afd_tf.files import read_json
+
+# tensorflow-datasets imports the module of each feature that it finds in a file.
+_FEATURES = "tensorflow_datasets.core.features."
+
 
 def data_root(data_dir):
     """Return the folder of the prepared sets: given, from the environment, default."""
@@ -47,6 +53,56 @@ def find_prepared(root, name, config, version):
             f"{[f'{name}/{one}' for one in configs]}. Received: name={name!r}"
         )
     return _version(os.path.join(folder, configs[0]), version) if configs else None
+
+
+def open_prepared(folder):
+    """Open a prepared set, of whose files no word is believed before it is checked.
+
+    Args:
+        folder: str, see `find_prepared`.
+
+    Returns:
+        tfds.core.DatasetBuilder.
+
+    Raises:
+        ValueError: naming the file or the folder, if its description is damaged, or
+            names features that are not tensorflow-datasets' own.
+    """
+    path = os.path.join(folder, "features.json")
+    _check_features(read_json(path, {}, "description of a data set"), path)
+    import tensorflow_datasets as tfds
+
+    # It raises whatever the damage leads to, parts of it only when they are used.
+    try:
+        builder = tfds.builder_from_directory(folder)
+        info = builder.info
+        for part in (info.features, info.supervised_keys, *info.splits.values()):
+            str(part)
+        files = [file for split in info.splits.values() for file in split.filepaths]
+    except Exception as error:
+        raise ValueError(damaged(repr(folder), error)) from error
+    for file in map(os.fspath, files):
+        if not os.path.isfile(file):
+            raise ValueError(
+                f"Damaged data: {file!r} is missing. Prepare the set again."
+            )
+    return builder
+
+
+def _check_features(value, path):
+    if isinstance(value, list):
+        for item in value:
+            _check_features(item, path)
+    elif isinstance(value, dict):
+        name = value.get("pythonClassName", _FEATURES)
+        if not isinstance(name, str) or not name.startswith(_FEATURES):
+            raise ValueError(
+                f"Invalid description of a data set {path!r}. Expected features of "
+                f"tensorflow-datasets. Received: {name!r}, code that reading the set "
+                "would import. Prepare the set yourself."
+            )
+        for item in value.values():
+            _check_features(item, path)
 
 
 def _version(folder, version):

@@ -5,9 +5,11 @@ import struct
 
 import numpy as np
 
+from afd_tf.data.sources.crc32c import masked_crc32c
+
 # A record is its length (uint64), a checksum of it (uint32), the data, a checksum.
 _HEADER = struct.Struct("<QI")
-_FOOTER = 4
+_FOOTER = struct.Struct("<I")
 
 
 class Records:
@@ -19,7 +21,8 @@ class Records:
         paths: list of str.
 
     Raises:
-        ValueError: naming the file, if it ends within a record.
+        ValueError: naming the file, if it cannot be read, ends within a record, or a
+            length is not that of its checksum.
     """
 
     def __init__(self, paths):
@@ -31,42 +34,69 @@ class Records:
                 starts.append(start)
                 lengths.append(length)
         self._files = np.asarray(files, np.int32)
+        self._counts = np.bincount(self._files, minlength=len(self.paths))
         self._starts = np.asarray(starts, np.int64)
         self._lengths = np.asarray(lengths, np.int64)
 
     def __len__(self):
         return len(self._files)
 
+    def check_counts(self, expected):
+        """Check how many records each file has.
+
+        Args:
+            expected: list of int, one per file.
+
+        Raises:
+            ValueError: naming the first file that has more or fewer.
+        """
+        for path, count, wanted in zip(self.paths, self._counts, expected, strict=True):
+            if count != wanted:
+                raise _damaged(path, f"it has {count} records, not {wanted}")
+
     def read(self, number):
-        """Return record `number` as bytes; safe in any thread."""
+        """Return record `number` as bytes; safe in any thread.
+
+        Raises:
+            ValueError: naming the file, if the record is not that of its checksum.
+        """
         path = self.paths[self._files[number]]
         length = int(self._lengths[number])
-        with open(path, "rb") as file:
-            file.seek(int(self._starts[number]))
-            data = file.read(length)
-        if len(data) != length:
-            raise _truncated(path)
+        try:
+            with open(path, "rb") as file:
+                file.seek(int(self._starts[number]))
+                read = file.read(length + _FOOTER.size)
+        except OSError as error:
+            raise _damaged(path, error.strerror) from error
+        data, footer = read[:length], read[length:]
+        if len(footer) < _FOOTER.size:
+            raise _damaged(path, "it ends within a record")
+        if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
+            raise _damaged(path, f"record {number} is not what was written")
         return data
 
 
 def _scan(path):
-    size = os.path.getsize(path)
-    start = 0
-    with open(path, "rb") as file:
-        while start < size:
-            header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                raise _truncated(path)
-            length, _ = _HEADER.unpack(header)
-            begin = start + _HEADER.size
-            start = begin + length + _FOOTER
-            if start > size:
-                raise _truncated(path)
-            yield begin, length
-            file.seek(start)
+    try:
+        size = os.path.getsize(path)
+        start = 0
+        with open(path, "rb") as file:
+            while start < size:
+                header = file.read(_HEADER.size)
+                if len(header) < _HEADER.size:
+                    raise _damaged(path, "it ends within a record")
+                length, checksum = _HEADER.unpack(header)
+                if masked_crc32c(header[:8]) != checksum:
+                    raise _damaged(path, f"no record begins at byte {start}")
+                begin = start + _HEADER.size
+                start = begin + length + _FOOTER.size
+                if start > size:
+                    raise _damaged(path, "it ends within a record")
+                yield begin, length
+                file.seek(start)
+    except OSError as error:
+        raise _damaged(path, error.strerror) from error
 
 
-def _truncated(path):
-    return ValueError(
-        f"Damaged data file {path!r}: it ends within a record. Prepare the set again."
-    )
+def _damaged(path, reason):
+    return ValueError(f"Damaged data file {path!r}: {reason}. Prepare the set again.")

@@ -7,7 +7,8 @@ import numpy as np
 
 from afd_tf.data.holding import hold
 from afd_tf.data.sources.base import SOURCES, Request, Source
-from afd_tf.data.sources.prepared import data_root, find_prepared
+from afd_tf.data.sources.images import Fit
+from afd_tf.data.sources.prepared import data_root, find_prepared, open_prepared
 from afd_tf.data.sources.tfds_reading import Reading
 from afd_tf.data.splits import stratified
 from afd_tf.naming import nearest
@@ -55,7 +56,9 @@ def open_tfds(request: Request) -> Source:
     preferred = request.test_split or _EVALUATION_SPLITS.get(short, "test")
     evaluated = next((s for s in (preferred, "validation") if s in splits), None)
     if evaluated is None:
-        whole = _open_split(builder, "train", image_key, label_key, request)
+        whole = _open_split(
+            builder, "train", image_key, label_key, request, request.parts
+        )
         fraction, seed = request.test_fraction, request.split_seed
         kept, held = stratified(whole.labels, fraction, seed, "test_fraction", names)
         train = whole.subset(kept)
@@ -64,7 +67,9 @@ def open_tfds(request: Request) -> Source:
             return whole.subset(held)
 
     else:
-        train = _open_split(builder, "train", image_key, label_key, request)
+        train = _open_split(
+            builder, "train", image_key, label_key, request, request.parts
+        )
 
         def open_test():
             return _open_split(builder, evaluated, image_key, label_key, request)
@@ -88,10 +93,10 @@ def _builder(request):
     root = data_root(request.data_dir)
     name, config, version = parsed.groups()
     found = find_prepared(root, name, config, version)
+    if found is not None:
+        return open_prepared(found)
     import tensorflow_datasets as tfds
 
-    if found is not None:
-        return tfds.builder_from_directory(found)
     if name not in tfds.list_builders():
         raise _unknown(request.name)
     if not request.download:
@@ -147,8 +152,11 @@ def _supervised_keys(builder, name):
         keys is None
         or len(keys) != 2
         or not all(isinstance(key, str) for key in keys)
+        or not isinstance(features, tfds.features.FeaturesDict)
+        or not features.keys() >= set(keys)
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+        or not features[keys[1]].num_classes
         or features[keys[0]].np_dtype != np.uint8
     ):
         raise ValueError(
@@ -159,19 +167,19 @@ def _supervised_keys(builder, name):
     return keys
 
 
-def _open_split(builder, split, image_key, label_key, request):
+def _open_split(builder, split, image_key, label_key, request, parts=False):
     """Make a split of the set available in memory, on disk or on demand."""
     info = builder.info
-    size, channels = _output(info.features[image_key].shape, request)
-    reading = Reading(builder, split, image_key, label_key, (*size, channels))
-    return hold(reading.split(), request.memory_limit, request.cache_dir)
+    fit = _fit(info.features[image_key].shape, request)
+    reading = Reading(builder, split, image_key, label_key, fit)
+    return hold(reading.split(), request.memory_limit, request.cache_dir, parts)
 
 
-def _output(shape, request):
+def _fit(shape, request):
     size = request.image_size or shape[:2]
     if None in size:
         raise ValueError(
             "Invalid value for argument `image_size`. Expected (height, width) for "
             f"{request.name!r}, whose images differ in size. Received: image_size=None"
         )
-    return size, request.channels or shape[2] or 3
+    return Fit(tuple(size), request.channels or shape[2] or 3, request.resize)

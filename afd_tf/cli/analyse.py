@@ -1,0 +1,139 @@
+"""afd-analyse: how alike a run's networks are, and where they look."""
+
+from pathlib import Path
+
+from absl import flags
+
+from afd_tf.cli import command
+from afd_tf.cli.train import flag_params
+
+_IMAGES = 6
+_PLOT = 'pip install "afd_tf[plot]"'
+
+
+def _define(values):
+    flags.DEFINE_list(
+        "images",
+        None,
+        "Images to show Grad-CAM on: numbers in the evaluated set, or files, with "
+        f"commas between. Default: {_IMAGES} of the set, at equal distances.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output", None, "Folder to write to. Default: RUN/analysis.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data set is prepared.", flag_values=values
+    )
+
+
+def _execute(values, arguments, argv):
+    del argv
+    if len(arguments) != 1:
+        raise ValueError(
+            "Expected one run's directory. See afd-analyse --help. Received: "
+            f"{arguments}."
+        )
+    from afd_tf import config
+    from afd_tf.training.run_directory import RunDirectory
+
+    run = RunDirectory(arguments[0])
+    run.require()
+    command.import_tensorflow()
+    config.load([run.config], flag_params(values, ["data_dir"]))
+
+    from afd_tf import analysis
+    from afd_tf.analysis import figures, pictures
+    from afd_tf.training import experiment
+
+    draws = figures.available()
+    if values.images and not draws:
+        raise ValueError(
+            "Invalid value for argument `images`. Expected matplotlib, which draws "
+            f"them, to be installed. Received: images={values.images}. Install it: "
+            f"{_PLOT}."
+        )
+    settings = config.settings()
+    with experiment.environment(precision=settings["precision"]):
+        restored, position = experiment.restore(run.path, settings)
+        info = restored.info
+        chosen = None
+        if draws:
+            wanted = values.images or _IMAGES
+            chosen = pictures.choose(wanted, restored.evaluation, info)
+        comparison = analysis.compare(restored.distiller, restored.evaluation)
+        output = Path(values.output or run.path / "analysis")
+        heading = f"{run.path}: {position} on {info.name} ({info.evaluated_split})"
+        _write(output, heading, comparison)
+        if chosen is None:
+            print(f"\nNo figures: matplotlib is not installed ({_PLOT}).")
+        else:
+            figures.draw_calibration(output / "calibration.png", comparison)
+            _draw_grad_cams(output / "grad_cam.png", restored, *chosen)
+    print(f"\nWritten to {output}")
+    return 0
+
+
+def _write(output, heading, comparison):
+    from afd_tf.analysis import as_text
+    from afd_tf.training.run_directory import write_json, write_text
+
+    text = f"{heading}, {as_text(comparison)}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "analysis.json", comparison)
+        write_text(output / "analysis.txt", text + "\n")
+    except OSError as error:
+        raise ValueError(
+            "Invalid value for argument `output`. Expected a folder that can be "
+            f"written. Received: output={str(output)!r} ({error})."
+        ) from error
+    print(text)
+
+
+def _draw_grad_cams(path, restored, images, labels, numbers):
+    """Show where networks look for an image's class, in a file for their answers."""
+    from afd_tf.analysis import figures, grad_cam, pictures
+
+    distiller, info = restored.distiller, restored.info
+    answers = distiller.predict(images, verbose=0)
+    classes = info.class_names
+    cams, captions = {}, {}
+    for name, tapped in zip(distiller.network_names, distiller.taps, strict=True):
+        own = answers[name].argmax(axis=1)
+        wanted = [
+            answer if label is None else label
+            for label, answer in zip(labels, own, strict=True)
+        ]
+        cams[name] = grad_cam(tapped, images, wanted)
+        captions[name] = [
+            f"{name}\n{classes[answer]} {100 * shares[answer]:.0f} %"
+            for answer, shares in zip(own, answers[name], strict=True)
+        ]
+    titles = [
+        Path(number).name if label is None else f"{number}\n{classes[label]}"
+        for number, label in zip(numbers, labels, strict=True)
+    ]
+    figures.draw_grad_cams(path, pictures.pixels(images, info), cams, titles, captions)
+
+
+COMMAND = command.Command(
+    name="afd-analyse",
+    usage="RUN [flags]",
+    summary="Compare the networks of a run on the whole evaluated set: similarity of "
+    "feature maps (L1, L2, cosine, linear CKA), agreement of answers, calibration "
+    "(ECE). Writes analysis.txt, analysis.json and, with matplotlib, calibration.png "
+    "and grad_cam.png.",
+    examples=(
+        "afd-analyse runs/a",
+        "afd-analyse runs/a --images=0,17,cat.jpg --output=cat",
+    ),
+    define=_define,
+    execute=_execute,
+    takes_arguments=True,
+)
+
+main, run = command.entry_points(COMMAND)
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,139 @@
+"""Read small files that may be damaged, or come from a stranger; leave none behind."""
+
+import contextlib
+import json
+import stat
+from pathlib import Path
+
+# No file that people or this package write for people is larger.
+_MAX_BYTES = 2**24
+_MAX_NUMBER = 2**63
+
+
+@contextlib.contextmanager
+def made_folder(path):
+    """Make a folder and those above it; after a failure remove those that were made.
+
+    Args:
+        path: str or path.
+    """
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+def read_text(path, what="file"):
+    """Read a text file, whole or not at all.
+
+    Args:
+        path: str or path.
+        what: str, what it is, for the message.
+
+    Returns:
+        str, without a byte-order mark, lines ending in a line feed.
+
+    Raises:
+        ValueError: naming the file, if it is missing, no regular file (a device or a
+            pipe may never end), larger than 16 MiB, or not UTF-8.
+    """
+    try:
+        state = Path(path).stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise _unreadable(path, what, "it is no regular file")
+        with open(path, "rb") as file:
+            # One more than allowed: it may have grown since.
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise _unreadable(path, what, f"it has more than {_MAX_BYTES} bytes")
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise _unreadable(path, what, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+        raise _unreadable(path, what, reason) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path, shape, what="file"):
+    """Read a JSON file and check that it has what will be used of it.
+
+    Args:
+        path: str or path.
+        shape: what is expected: a type or a tuple of types; `[shape]` for a list of
+            any length; a dict of key to shape, where more keys are allowed, and the
+            key `str` stands for every key. An int is a float too, a bool is no number,
+            nor are NaN and what is beyond 2**63.
+        what: str, what it is, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: naming the file and what is wrong in it.
+    """
+    text = read_text(path, what)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, what, f"it is no JSON ({error})") from error
+    wrong = _mismatch(value, shape, "")
+    if wrong:
+        raise _unreadable(path, what, wrong)
+    return value
+
+
+def _mismatch(value, shape, place):
+    """Say what is wrong with a value, or return None."""
+    if isinstance(shape, dict) and isinstance(value, dict):
+        if str in shape:
+            parts = [(key, part, shape[str]) for key, part in value.items()]
+        else:
+            for key in shape:
+                if key not in value:
+                    return f"{_in(place)}{key!r} is missing"
+            parts = [(key, value[key], part) for key, part in shape.items()]
+    elif isinstance(shape, list) and isinstance(value, list):
+        parts = [(index, part, shape[0]) for index, part in enumerate(value)]
+    elif isinstance(shape, type | tuple) and _is_a(value, shape):
+        return None
+    else:
+        return f"{place or 'it'} is {_shown(value)}, not {_name(shape)}"
+    wrong = (_mismatch(part, its, f"{place}[{key!r}]") for key, part, its in parts)
+    return next(filter(None, wrong), None)
+
+
+def _is_a(value, types):
+    types = types if isinstance(types, tuple) else (types,)
+    if isinstance(value, bool):
+        return bool in types
+    if isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:  # NaN too
+        return False
+    return isinstance(value, (*types, int) if float in types else types)
+
+
+def _in(place):
+    return f"in {place} " if place else ""
+
+
+def _name(shape):
+    if isinstance(shape, tuple):
+        return " or ".join(map(_name, shape))
+    kind = shape if isinstance(shape, type) else type(shape)
+    names = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
+    return names.get(kind, f"of type {kind.__name__}")
+
+
+def _shown(value):
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _unreadable(path, what, reason):
+    return ValueError(f"Damaged {what} {str(path)!r}: {reason}.")
