@@ -91,11 +91,11 @@ class TrainStep:
 
         phases, feature = self.phases, self.method.feature
         source = self.wiring.source
-        constants = source.forward(images) if source else ([], [])
+        frozen_maps, frozen_logits = source.forward(images) if source else ([], [])
         with tf.GradientTape(persistent=True) as tape:
             maps, logits = self._forward(images)
-            maps = maps + constants[0]
-            known = logits + constants[1]
+            maps = maps + frozen_maps
+            known = logits + frozen_logits
             totals = self._logit_losses(labels, known, weight, values, count)
             messages = self._messages(maps)
             if feature and feature.joins_logit_loss:
@@ -118,7 +118,7 @@ class TrainStep:
         def exchange():
             found, passed = {}, (tape, maps, messages)
             if self.fresh:
-                passed = self._fresh_pass(images, constants[0])
+                passed = self._fresh_pass(images, frozen_maps)
             if self.method.adversarial:
                 with tf.GradientTape() as judge_tape:
                     shown = passed[-1]
@@ -165,11 +165,11 @@ class TrainStep:
         """Names of what has a loss on labels: networks, and their gate if any."""
         return [*self.names, "ensemble"] if self.wiring.branched else self.names
 
-    def _fresh_pass(self, images, constant_maps):
+    def _fresh_pass(self, images, frozen_maps):
         # StatelessScope: BN statistics move in the first pass only.
         with tf.GradientTape() as tape, keras.StatelessScope():
             maps, _ = self._forward(images)
-            maps = maps + constant_maps
+            maps = maps + frozen_maps
             messages = self._messages(maps)
         return tape, maps, messages
 

@@ -283,8 +283,15 @@ def test_a_loss_scale_that_grows_within_a_step_is_not_in_the_ratio():
 
 
 @pytest.mark.multi_device
-@pytest.mark.parametrize("method", ["afd", "l1_kd", "dml"])
-@pytest.mark.parametrize("forward", ["shared", "fresh"])
+@pytest.mark.parametrize(
+    ("method", "forward"),
+    [
+        *((m, f) for m in ("afd", "l1_kd", "dml") for f in ("shared", "fresh")),
+        ("l2", "shared"),
+        ("at_kd", "shared"),
+        ("ft", "shared"),
+    ],
+)
 def test_two_devices_give_the_weights_of_one(method, forward):
     results = []
     devices = [f"/cpu:{i}" for i in range(2)]

@@ -26,6 +26,21 @@ def test_kl_comes_from_the_sources_and_is_their_mean(sources):
         np.testing.assert_allclose(logs[f"{'abc'[k]}_loss"], total, rtol=1e-4)
 
 
+def test_kl_may_come_from_all_peers_while_maps_come_from_the_cycle():
+    images, labels = tiny.batch()
+    networks = [tiny.network() for _ in range(3)]
+    z = [n(images) for n in networks]
+    maps = [keras.Model(n.inputs, n.get_layer("map").output)(images) for n in networks]
+    model = tiny.distiller(
+        networks, "l1_kd", names=["a", "b", "c"], kl_topology="all_pairs"
+    )
+    logs = model.train_on_batch(images, labels, return_dict=True)
+    kl = np.mean([losses.kl_divergence(z[j], z[0], 3.0) for j in (1, 2)])
+    np.testing.assert_allclose(logs["a_kl"], kl, rtol=1e-4)
+    distance = np.mean(losses.l1(maps[0], maps[2]))
+    np.testing.assert_allclose(logs["a_feature_loss"], distance, rtol=1e-4)
+
+
 @pytest.mark.parametrize("weight", ["kl_weight", "feature_weight"])
 def test_a_distillation_weight_of_zero_is_not_the_same_as_one(weight):
     images, labels = tiny.batch()

@@ -97,3 +97,30 @@ def changed(model, action):
         for v, b, a in zip(model.variables, before, after, strict=True)
         if not np.array_equal(b, a)
     }
+
+
+def assert_two_devices_equal_one(make, rates=(0.1, 0.1, 0.1), momentum=0.0, **compiled):
+    """Check that two replicas give the weights of one device.
+
+    Args:
+        make: function without arguments that returns a distiller.
+        rates: learning rates of the logit, the feature and the discriminator optimizer.
+        momentum: of the logit optimizer.
+        **compiled: arguments of `compile`.
+    """
+    results = []
+    for strategy in (
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
+    ):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = make()
+        logit = keras.optimizers.SGD(rates[0], momentum=momentum)
+        model.compile(logit, *map(sgd, rates[1:]), **compiled)
+        if model.needs_pretraining:
+            model.pretrain(dataset(24), epochs=1, optimizer=sgd(0.1), verbose=0)
+        model.fit(dataset(24), epochs=2, shuffle=False, verbose=0)
+        results.append(values(model.variables))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)

@@ -1,7 +1,5 @@
 """Factor transfer: a network imitates a compressed form of its source's map."""
 
-from numbers import Integral
-
 import keras
 from keras import ops
 
@@ -45,7 +43,7 @@ class Factor(FeatureObjective):
                 "Invalid value for option `rate`. Expected a number in (0, 1]. "
                 f"Received: rate={rate!r}."
             )
-        whole = isinstance(paraphraser_epochs, Integral) and paraphraser_epochs >= 1
+        whole = isinstance(paraphraser_epochs, int) and paraphraser_epochs >= 1
         if paraphraser_epochs is not None and not whole:
             raise ValueError(
                 "Invalid value for option `paraphraser_epochs`. Expected an int >= 1. "
