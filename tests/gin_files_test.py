@@ -96,9 +96,10 @@ def test_every_pairing_builds_what_its_name_says(name):
     dataset, *networks = re.findall(
         r"resnet\d+x?\d*|wrn\d+_\d+|^[a-z0-9]+", Path(name).stem
     )
-    repeated = re.fullmatch(r"(resnet\d+)x2", networks[0])
+    repeated = re.fullmatch(r"(resnet\d+)x(\d)", networks[0])
     if repeated:
-        networks = [repeated[1], f"{repeated[1]}_2"]
+        more = range(2, int(repeated[2]) + 1)
+        networks = [repeated[1], *(f"{repeated[1]}_{i}" for i in more)]
     if dataset in LARGE:
         networks = [f"{dataset}_{network}" for network in networks]
         dataset = LARGE[dataset]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
 from afd_tf import OnlineDistiller, data, training
-from afd_tf.training import construction, experiment, nonfinite, progress
+from afd_tf.training import construction, nonfinite, progress
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_a_run_leaves_the_promised_files_and_results(tmp_path):
         "networks",
         "mean",
         "ensemble",
+        "weights_sha256",
         "command",
         "commit",
         "versions",
@@ -148,7 +149,7 @@ def test_the_seed_decides_the_run(tmp_path, determinism):
 
 def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     results = small_runs.train(tmp_path / "run", epochs=1)
-    monkeypatch.setattr(experiment, "build", None)
+    monkeypatch.setattr(construction, "build", None)
     assert small_runs.train(tmp_path / "run", epochs=1) == results
 
 
@@ -267,7 +268,7 @@ def larger_images(num_classes, input_shape):
         ({"validation": 1.0}, "validation"),
         ({"precision": "bfloat16"}, "mixed_bfloat16"),
         ({"strategy": "mirror"}, "Did you mean 'mirrored'"),
-        ({"strategy": "multi_worker"}, "not available yet"),
+        ({"strategy": "multi_worker"}, "needs a cluster"),
         ({"steps_per_execution": 0}, "steps_per_execution"),
     ],
 )
@@ -330,7 +331,8 @@ def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         small_runs.train(tmp_path / "run")
     before = small_runs.checkpoint_values(tmp_path / "run")
-    monkeypatch.setattr(experiment, "build", lambda **kwargs: poisoned(build(**kwargs)))
+    poison = lambda **kwargs: poisoned(build(**kwargs))  # noqa: E731
+    monkeypatch.setattr(construction, "build", poison)
     with pytest.raises(nonfinite.NonFiniteLossError, match="checkpoint of epoch 1"):
         small_runs.train(tmp_path / "run")
     small_runs.assert_same_values(

@@ -44,7 +44,7 @@ def _execute(values, arguments, argv):
 
     from afd_tf import analysis
     from afd_tf.analysis import figures, pictures
-    from afd_tf.training import experiment
+    from afd_tf.training import construction, experiment
 
     draws = figures.available()
     if values.images and not draws:
@@ -54,7 +54,7 @@ def _execute(values, arguments, argv):
             f"{_PLOT}."
         )
     settings = config.settings()
-    with experiment.environment(precision=settings["precision"]):
+    with construction.environment(precision=settings["precision"]):
         restored, position = experiment.restore(run.path, settings)
         info = restored.info
         chosen = None
