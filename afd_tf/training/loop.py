@@ -173,6 +173,7 @@ def _callbacks(experiment, run, interruption, options, state, workers, saver, re
 
 def evaluate(experiment):
     """Return the metrics on the evaluation data: dict of str to float."""
-    return experiment.distiller.evaluate(
-        experiment.evaluation, return_dict=True, verbose=0
-    )
+    with errors.readable(_CONTINUE):
+        return experiment.distiller.evaluate(
+            experiment.evaluation, return_dict=True, verbose=0
+        )
