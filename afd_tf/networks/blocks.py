@@ -76,6 +76,15 @@ def check_depth(depth, remainder, smallest, hint=""):
     )
 
 
+def leaky_relu(x, slope):
+    """Compute max(x, slope * x), for use behind a convolution with a bias.
+
+    Not the layer: TensorFlow tries to fuse its gradient with such a convolution, fails,
+    leaves out what else it would have fused, and says so at every start.
+    """
+    return keras.ops.maximum(x, slope * x)
+
+
 class Builder:
     """Adds convolutions, normalisation and the head in the style of one network.
 

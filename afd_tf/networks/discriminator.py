@@ -5,6 +5,7 @@ from functools import partial
 import keras
 
 from afd_tf.networks.batch_statistics import make_batch_statistics_normalization
+from afd_tf.networks.blocks import leaky_relu
 from afd_tf.networks.normalization import check_kind
 from afd_tf.networks.small_map_convolution import SmallMapConvolution
 
@@ -73,8 +74,10 @@ def discriminator(
             name=f"conv{block}",
         )(x)
         layer = make_batch_statistics_normalization(normalization, name=f"norm{block}")
-        x = x if layer is None else layer(x)
-        x = keras.layers.LeakyReLU(_SLOPE, name=f"relu{block}")(x)
+        if layer is None:
+            x = leaky_relu(x, _SLOPE)
+        else:
+            x = keras.layers.LeakyReLU(_SLOPE, name=f"relu{block}")(layer(x))
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
     x = keras.layers.Dense(1, dtype="float32", name="dense")(x)
     x = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(x)

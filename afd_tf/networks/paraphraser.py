@@ -2,6 +2,8 @@
 
 import keras
 
+from afd_tf.networks.blocks import leaky_relu
+
 _SLOPE = 0.1
 
 
@@ -26,7 +28,7 @@ def paraphraser(channels, factor_channels, name="paraphraser"):
         layer = keras.layers.Conv2DTranspose(
             filters, 3, padding="same", name=f"decoder_{i}"
         )
-        x = _leaky_relu(layer(x))
+        x = leaky_relu(layer(x), _SLOPE)
     return keras.Model(feature_map, [factor, x], name=name)
 
 
@@ -49,10 +51,5 @@ def _encoder(channels, factor_channels):
     feature_map = x = keras.Input((None, None, channels), name="feature_map")
     for i, filters in enumerate((channels, factor_channels, factor_channels)):
         x = keras.layers.Conv2D(filters, 3, padding="same", name=f"encoder_{i}")(x)
-        x = _leaky_relu(x)
+        x = leaky_relu(x, _SLOPE)
     return feature_map, x
-
-
-def _leaky_relu(x):
-    # Not the layer: TensorFlow fails to fuse its gradient, and says so at every start.
-    return keras.ops.maximum(x, _SLOPE * x)

@@ -3,6 +3,7 @@
 import keras
 
 from afd_tf.networks.batch_statistics import make_batch_statistics_normalization
+from afd_tf.networks.blocks import leaky_relu
 from afd_tf.networks.normalization import check_kind
 
 _SLOPE = 0.2
@@ -80,9 +81,9 @@ def pointwise(own, target, normalization=False, name="transfer"):
     feature_map = keras.Input((None, None, own), name="feature_map")
     x = keras.layers.Conv2D(target, 1, use_bias=layer is None, name="conv")(feature_map)
     if layer is not None:
-        x = layer(x)
-    if normalization is not False:
-        x = keras.layers.LeakyReLU(_SLOPE, name="relu")(x)
+        x = keras.layers.LeakyReLU(_SLOPE, name="relu")(layer(x))
+    elif normalization is not False:
+        x = leaky_relu(x, _SLOPE)
     return keras.Model(feature_map, x, name=name)
 
 
