@@ -37,6 +37,22 @@ def total(strategy, values):
     return strategy.reduce("SUM", per_replica, axis=None)
 
 
+def examples_everywhere(images):
+    """Return the number of examples of the global batch, a float32 scalar.
+
+    Args:
+        images: tensor `(batch, ...)`, the rows of the replica that calls.
+    """
+    strategy = tf.distribute.get_strategy()
+    count = tf.cast(tf.shape(images)[0], tf.float32)
+    known = images.shape[0] is not None and not tf.executing_eagerly()
+    if known or strategy.num_replicas_in_sync == 1:
+        # Only batches that are equal on all replicas have a size known beforehand.
+        return count * strategy.num_replicas_in_sync
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, count)
+
+
 def first_replica(strategy):
     """Return the number of the first replica of this process among all, an int."""
     if not over_workers(strategy):

@@ -4,7 +4,11 @@ import keras
 import tensorflow as tf
 
 from afd_tf.compilable import Compilable
-from afd_tf.multi_worker import MultiWorkerModel, own_rows
+from afd_tf.multi_worker import (
+    MultiWorkerModel,
+    examples_everywhere,
+    own_rows,
+)
 from afd_tf.optimization import in_this_strategy
 
 
@@ -113,15 +117,17 @@ class _Beforehand(MultiWorkerModel):
         (feature_map,), _ = self._source.forward(images)
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
-            losses = [
-                tf.reduce_mean(self._feature.pretraining_loss(layer, feature_map))
-                for layer in self.layers_to_train
-            ]
-            loss = tf.add_n(losses)
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            scaled = self.optimizer.scale_loss(loss / replicas)
+            per_example = tf.add_n(
+                [
+                    self._feature.pretraining_loss(layer, feature_map)
+                    for layer in self.layers_to_train
+                ]
+            )
+            # Optimizers sum gradients over replicas, whose shares may differ.
+            loss = tf.reduce_sum(per_example) / examples_everywhere(images)
+            scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        self.loss_metric.update_state(loss)
+        self.loss_metric.update_state(per_example)
         return self.get_metrics_result()
 
 

@@ -11,6 +11,7 @@ from afd_tf import losses
 from afd_tf.backlog import bound_backlog
 from afd_tf.gradient_ratio import gradient_ratios
 from afd_tf.methods import Method
+from afd_tf.multi_worker import examples_everywhere
 from afd_tf.optimization import Phase
 from afd_tf.placebo import noise_like
 from afd_tf.wiring import Wiring
@@ -80,7 +81,7 @@ class TrainStep:
             gate if there is one, and a dict from metric to `(total, count)`.
         """
         count = tf.cast(tf.shape(images)[0], tf.float32)
-        everywhere = _over_replicas(images.shape[0], count)
+        everywhere = examples_everywhere(images)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         values = {}
 
@@ -293,17 +294,6 @@ class TrainStep:
             f"{name}_gradient_ratio": (ratios[k], counted[k])
             for k, name in enumerate(self.names)
         }
-
-
-def _over_replicas(static, count):
-    """Return the number of examples of the global batch, a float scalar."""
-    strategy = tf.distribute.get_strategy()
-    known = static is not None and not tf.executing_eagerly()
-    if known or strategy.num_replicas_in_sync == 1:
-        # Only batches that are equal on all replicas have a size known beforehand.
-        return count * strategy.num_replicas_in_sync
-    replica = tf.distribute.get_replica_context()
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, count)
 
 
 def _count(condition):

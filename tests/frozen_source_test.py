@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from afd_tf import OnlineDistiller, losses, methods
@@ -259,3 +260,22 @@ def test_two_devices_give_the_weights_of_one(method, options):
     tiny.assert_two_devices_equal_one(
         lambda: OnlineDistiller([tiny.network(4)], method, source=teacher())
     )
+
+
+@pytest.mark.multi_device
+def test_replicas_of_different_shares_train_the_paraphraser_as_one_device():
+    results = []
+    for strategy in (
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
+    ):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = OnlineDistiller([tiny.network(4)], "ft", source=teacher())
+        model.compile()
+        batches = tiny.dataset(20).unbatch().batch(5)  # three rows and two
+        history = model.pretrain(batches, 1, tiny.sgd(1.0), verbose=0)
+        weights = tiny.values(model.transfers[-1].variables)
+        results.append([history.history["loss"], *weights])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-7)

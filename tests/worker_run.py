@@ -29,7 +29,9 @@ def settings(normalization=False):
         "method": "afd",
         "method_options": {
             "discriminator_channels": (4,),
-            "discriminator_normalization": normalization or "none",
+            "discriminator_normalization": {True: "batch", False: "none"}.get(
+                normalization, normalization
+            ),
         },
     }
 
@@ -97,6 +99,14 @@ def hide_checkpoints_from_the_second(task):
         Checkpoints.path = lambda self, position: (
             self.directory / "elsewhere" / happening(self, position).name
         )
+
+
+def give_the_second_another_seed(task):
+    from afd_tf import training
+    from afd_tf.training.experiment import train
+
+    if task == 1:
+        training.train = lambda workdir, **given: train(workdir, **given, seed=7)
 
 
 def environment():

@@ -141,6 +141,34 @@ def test_a_run_moves_from_one_process_to_workers_and_to_two_devices(
     assert_alike(tmp_path / "straight", run)
 
 
+def test_each_worker_goes_on_with_its_own_moving_statistics(tmp_path, ports):
+    same = {"normalization": True, "deterministic": True, "batch_size": 179}
+    statuses, outputs = run_workers(tmp_path / "straight", ports, **same)
+    assert statuses == [0, 0], outputs
+    values = small_runs.checkpoint_values(tmp_path / "straight")
+    assert any("moving_mean@1" in name for name in values)
+    run = tmp_path / "run"
+    prepare = "worker_run:terminate_the_second"
+    statuses, outputs = run_workers(run, ports, prepare=prepare, **same)
+    assert statuses == [143, 143], outputs
+    statuses, outputs = run_workers(run, ports, **same)
+    assert statuses == [0, 0], outputs
+    resumed = small_runs.checkpoint_values(run)
+    assert resumed.keys() == values.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert small_runs.rows(run) == small_runs.rows(tmp_path / "straight")
+
+
+def test_workers_with_different_settings_do_not_train(tmp_path, ports):
+    prepare = "worker_run:give_the_second_another_seed"
+    statuses, outputs = run_workers(tmp_path / "run", ports, prepare=prepare)
+    assert statuses == [2, 2], outputs
+    for text in outputs:
+        assert "mistake: Workers have different settings." in text
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("dead", [0, 1])
 def test_workers_left_alone_end_and_all_of_them_go_on(tmp_path, ports, dead):
     run_here(tmp_path / "straight", "single")

@@ -4,16 +4,24 @@ import contextlib
 
 from afd_tf import data
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.training import cluster, construction, distribution, loop, results
+from afd_tf.training import (
+    cluster,
+    construction,
+    distribution,
+    errors,
+    loop,
+    results,
+)
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.description import describe
 from afd_tf.training.exported import record_networks
 from afd_tf.training.interruption import Interruption
-from afd_tf.training.provenance import Provenance, record_dataset
+from afd_tf.training.provenance import Provenance, agree, record_dataset
 from afd_tf.training.run_directory import RunDirectory, write_json, write_text
 from afd_tf.training.saving import load
 from afd_tf.training.source import record_source
 from afd_tf.training.state import State
+from afd_tf.training.workers import Workers
 
 
 def train(
@@ -153,6 +161,9 @@ def _train(run, chief, arguments, provenance, interruption, options):
         if arguments["dry_run"]:
             print(describe(experiment))
             return {}
+        workers = Workers(experiment.distiller.distribute_strategy)
+        with errors.readable():
+            agree(workers, provenance.config, experiment.info, experiment.source)
         with run.started(provenance.config) if chief else contextlib.nullcontext():
             if chief:
                 with run.writing():

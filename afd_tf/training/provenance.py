@@ -1,6 +1,7 @@
 """Where a run comes from: its configuration, its command, its data."""
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import shlex
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from afd_tf.training import settings_text
-from afd_tf.training.run_directory import write_json
+from afd_tf.training.run_directory import LOCATION, write_json
 
 _NO_SETTINGS = ("workdir", "dry_run", "provenance")
 _IDENTITY = {
@@ -72,6 +73,40 @@ class Provenance:
 def command_line(program, arguments):
     """Write a command as a shell takes it."""
     return shlex.join([Path(program).name, *arguments])
+
+
+def agree(workers, config, info, source):
+    """Check that all workers train the same; each must call it at the same point.
+
+    Args:
+        workers: Workers.
+        config: str, the configuration in gin syntax.
+        info: DataInfo.
+        source: `Source` or None.
+
+    Raises:
+        ValueError: on all workers, if one has other settings, data or another source.
+    """
+    settings = settings_text.statements(config)
+    own = {
+        "settings": sorted((k, v) for k, v in settings.items() if k not in LOCATION),
+        "data": [getattr(info, key) for key in _IDENTITY],
+        "source": source and source.record["sha256"],
+    }
+    digests = [_digest(value) for value in own.values()]
+    totals = workers.total(*digests)
+    for what, digest, total in zip(own, digests, totals, strict=True):
+        if total != workers.count * digest:
+            raise ValueError(
+                f"Workers have different {what}. Expected the same command on all, but "
+                "for --task and what tells where data is. Received by worker "
+                f"{workers.index}: others than a worker beside it."
+            )
+
+
+def _digest(value):
+    text = json.dumps(value, default=str)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
 
 def record_dataset(run, info):

@@ -73,8 +73,7 @@ class State:
             differing = {
                 name: copies
                 for name, copies in own.items()
-                if getattr(self._variables[name], "synchronization", None)
-                == tf.VariableSynchronization.ON_READ
+                if _may_differ(name, self._variables[name])
             }
             values = {name: values[name] for name in own}
             values |= self._of_all_replicas(differing)
@@ -265,6 +264,19 @@ def _parts(distiller):
 
 def _key(name, replica):
     return f"{name}@{replica}" if replica else name
+
+
+def _may_differ(name, variable):
+    """Whether replicas may have values of their own: metrics, moving statistics.
+
+    Integers, such as counters and seeds, take the same steps everywhere.
+    """
+    if not isinstance(variable, tf.distribute.DistributedValues):
+        return False
+    if variable.synchronization == tf.VariableSynchronization.ON_READ:
+        return True
+    owned = variable.trainable or name.startswith(_OPTIMIZERS)
+    return variable.dtype.is_floating and not owned
 
 
 def _adds_up(variable):
