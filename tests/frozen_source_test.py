@@ -273,7 +273,7 @@ def test_replicas_of_different_shares_train_the_paraphraser_as_one_device():
         with strategy.scope():
             model = OnlineDistiller([tiny.network(4)], "ft", source=teacher())
         model.compile()
-        batches = tiny.dataset(20).unbatch().batch(5)  # three rows and two
+        batches = tiny.dataset(20, 5)  # three rows and two
         history = model.pretrain(batches, 1, tiny.sgd(1.0), verbose=0)
         weights = tiny.values(model.transfers[-1].variables)
         results.append([history.history["loss"], *weights])
