@@ -1,6 +1,8 @@
 """What `tools/reproduce` plans, and that every cell's file is a configuration."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,53 @@ def test_the_study_has_the_seeds_and_the_budget_it_promises():
         "feature/Adam.learning_rate = 0.0001",
         "discriminator/Adam.learning_rate = 0.0001",
     )
+
+
+def copy_design(folder):
+    folder.mkdir()
+    shutil.copy(ROOT / "studies" / "cifar100_reduced" / "design.json", folder)
+
+
+def write_tuning(runs, folder):
+    """Write results of tuning runs, each better than the one before."""
+    for place, run in enumerate(runs):
+        path = folder / run.name
+        path.mkdir(parents=True)
+        accuracy = {"accuracy": place / 100}
+        results = {"networks": {"resnet8": accuracy}, "mean": accuracy}
+        (path / "results.json").write_text(json.dumps(results))
+        for name in ("metrics.csv", "config.gin"):
+            (path / name).write_text("")
+
+
+def test_a_study_tried_with_few_epochs_leaves_the_real_one_alone(tmp_path):
+    folder, output = tmp_path / "study", tmp_path / "tried"
+    copy_design(folder)
+    before = sorted(folder.rglob("*"))
+    tried = study.Study(folder, output, epochs=1)
+    runs = tried.tuning_runs()
+    write_tuning(runs, output)
+    chosen = tried.choose()
+    assert chosen.keys() == tried.tuning["cells"].keys()
+    assert json.loads((output / "chosen.json").read_text()) == chosen
+    for run in [*runs, *tried.final_runs(chosen)]:
+        run.keep()
+        assert run.cell.setting("epochs") == 1
+    assert sorted(folder.rglob("*")) == before
+    real = study.Study(folder, tmp_path / "real")
+    assert not any(run.finished for run in real.tuning_runs())
+    assert real.choose() == {}
+
+
+def test_a_study_tried_with_few_epochs_takes_nothing_from_the_real_one(tmp_path):
+    folder = tmp_path / "study"
+    copy_design(folder)
+    real = study.Study(folder, tmp_path / "real")
+    write_tuning(real.tuning_runs(), folder)
+    assert real.choose().keys() == real.tuning["cells"].keys()
+    tried = study.Study(folder, tmp_path / "tried", epochs=1)
+    assert not any(run.finished for run in tried.tuning_runs())
+    assert tried.choose() == {}
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "dml", "afd", "l1_kd", "adversarial"])

@@ -20,9 +20,11 @@ class Study:
 
     Args:
         folder: path of the study, with `design.json`; small files of every run are
-            kept in it.
+            kept in it, and what is chosen.
         output: path of the folder of all runs.
-        epochs: int in place of the protocol's, to try a study out; or None.
+        epochs: int in place of the protocol's, to try a study out; or None. With it
+            nothing is written to `folder` or taken from what is kept in it: what is
+            chosen is in `output`, beside the runs.
 
     Raises:
         ValueError: if there is no design, or its tuning is not the same for all.
@@ -42,7 +44,9 @@ class Study:
         design = json.loads(path.read_text(encoding="utf-8"))
         self._cells, self.tuning = design["cells"], design["tuning"]
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
-        self._chosen_path = self.folder / "chosen.json"
+        # Runs of another number of epochs must not pass for the study's own.
+        self._record = self.folder if epochs is None else None
+        self._chosen_path = (self._record or self.output) / "chosen.json"
         self._check()
 
     def _check(self):
@@ -78,7 +82,7 @@ class Study:
                 ),
                 self.tuning["seed"],
                 self.output,
-                self.folder,
+                self._record,
             )
             for name, tuned in self.tuning["cells"].items()
             for value in tuned["values"]
@@ -134,7 +138,7 @@ class Study:
                 self._cell(name, name, _statements(choice, choice["value"])),
                 seed,
                 self.output,
-                self.folder,
+                self._record,
             )
             for seed in range(most)
             for name, cell in self._cells.items()
