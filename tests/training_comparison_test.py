@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from afd_tf.training import paper_values
+from afd_tf.training import paper_values, tables
 from afd_tf.training.comparison import compare
 
 CONFIG = """load_data.per_class = {per_class}
@@ -179,6 +179,49 @@ def test_dml_of_other_networks_is_no_baseline_but_vanilla_of_the_same_one_is(tmp
     comparison = compare([tmp_path])
     assert list(rows(comparison)["kd"].gains) == ["vanilla"]
     assert rows(comparison, "mean")["kd"].gains == {}
+
+
+SOURCE = """train.source = \\
+    'runs/{name}/seed_{seed}{file}'
+train.source_network = '{network}'
+"""
+
+
+def offline(path, accuracy, seed, name="vanilla", file="", network="large"):
+    """Write a run that learns from the one of its seed, at the end of a long line."""
+    more = SOURCE.format(name=name, seed=seed, file=file, network=network)
+    run(path, accuracy, "kd", seed, more=more, networks=("small",))
+
+
+@pytest.mark.parametrize("file", ["", "/networks/large.keras"])
+def test_runs_that_learn_from_the_run_of_their_seed_are_one_configuration(
+    tmp_path, file
+):
+    study(tmp_path, "vanilla", [0.50, 0.52, 0.51])
+    for seed, accuracy in enumerate([0.53, 0.53, 0.56]):
+        offline(tmp_path / "kd" / f"seed_{seed}", accuracy, seed, file=file)
+    comparison = compare([tmp_path])
+    [small] = [
+        row
+        for _, table in comparison.tables
+        for row in table
+        if (row.method, row.network) == ("kd", "small")
+    ]
+    assert small.configuration == str(tmp_path / "kd")
+    assert small.accuracies == {0: 0.53, 1: 0.53, 2: 0.56}
+    # Differences 3, 1, 5 points: mean 3, s = 2, standard error 1.154701.
+    over_vanilla = small.gains["vanilla"]
+    assert (over_vanilla.mean, over_vanilla.pairs) == (pytest.approx(0.03), 3)
+    assert over_vanilla.high == pytest.approx((3 + 4.302653 * 1.154701) / 100)
+    assert comparison.remarks == []
+    assert " 54.00 +- 1.73 " in tables.text(comparison)
+
+
+@pytest.mark.parametrize("other", [{"name": "dml"}, {"network": "small"}])
+def test_runs_that_learn_from_other_networks_are_other_configurations(tmp_path, other):
+    offline(tmp_path / "a", 0.5, seed=0)
+    offline(tmp_path / "b", 0.6, seed=1, **other)
+    assert len(rows(compare([tmp_path]))) == 2
 
 
 def test_a_number_of_the_paper_is_shown_for_its_own_protocol_alone(tmp_path):
