@@ -255,7 +255,7 @@ def _rows(groups, remarks):
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
             remarks.append(f"{group.label}: a seed occurs twice, {group.seeds}.")
-        known = paper_values.find(group.runs[0].results, group.protocol)
+        known = paper_values.find(group.runs[0].results, group.runs[0].settings)
         for what in [*group.networks, *SUMMARIES]:
             rows.append(
                 Row(
