@@ -5,6 +5,7 @@ epochs, batch, precision, whether the test set or held-out images are evaluated.
 different protocols are shown apart, never in one table.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ BASELINES = ("vanilla", "dml")
 SUMMARIES = ("mean", "ensemble")
 # Neither the training nor its result depends on them.
 _IGNORED = ("train.seed", "train.evaluate_every", "train.deterministic", *LOCATION)
+# The part of a path that says which seed's run it is.
+_SEED_FOLDER = re.compile(r"""(?<=[/\\'"])seed_\d+(?=[/\\'"])""")
 _STORAGE = ("load_data.cache_dir", "load_data.memory_limit", "load_data.download")
 _PROTOCOL = (
     "train.dataset",
@@ -226,6 +229,9 @@ def _settings(run):
         raise ValueError(
             f"Damaged configuration {str(run.config)!r}: train.validation is no number."
         ) from error
+    if source := statements.get("train.source"):
+        # Runs of one configuration may each learn from the run of their own seed.
+        statements["train.source"] = _SEED_FOLDER.sub("seed_<n>", source)
     # A setting that is None is as good as one that did not exist yet.
     return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}
 
@@ -249,7 +255,7 @@ def _rows(groups, remarks):
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
             remarks.append(f"{group.label}: a seed occurs twice, {group.seeds}.")
-        known = paper_values.find(group.runs[0].results, group.protocol)
+        known = paper_values.find(group.runs[0].results, group.runs[0].settings)
         for what in [*group.networks, *SUMMARIES]:
             rows.append(
                 Row(

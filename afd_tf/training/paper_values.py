@@ -1,5 +1,6 @@
 """What the paper reports for a configuration, as far as it is known."""
 
+import ast
 import functools
 import json
 import re
@@ -7,6 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 _FILE = Path(__file__).with_name("paper_values.json")
+# Told by the results, or without an effect on a network's accuracy.
+_FREE = (
+    "train.dataset",
+    "train.method",
+    "train.networks",
+    "train.steps_per_execution",
+    "load_data.cache_dir",
+    "load_data.memory_limit",
+    "load_data.download",
+    "OnlineDistiller.checkpointing",
+    "OnlineDistiller.ensemble",
+    "compile.gradient_ratio_every",
+    "compile.jit_compile",
+)
 _COPY = re.compile(r"_([2-9])$")
 
 
@@ -26,39 +41,59 @@ def table():
     return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
-def find(results, protocol):
+def find(results, settings):
     """Return what is known for the networks of a run.
+
+    Only for a run of the paper's configuration, as gin/paper has it, known values and
+    our choices alike. A setting of the run must be one of `_FREE`, or have the value
+    that `paper_values.json` has of it; one that is not there shows that something else
+    was done. What the file has under "protocols" must be set, the rest may be absent.
 
     Args:
         results: dict, the content of `results.json`.
-        protocol: dict of setting to text, what the run differs from another in that
-            cannot be compared with it; see `afd_tf.training.comparison`.
+        settings: dict of setting to text, without those that are None or that change no
+            result; see `afd_tf.training.comparison`.
 
     Returns:
-        dict of network to PaperValue; empty unless data set, method, networks and
-        protocol are the paper's.
+        dict of network to PaperValue; empty unless data set, method, networks and all
+        settings are the paper's.
     """
-    if any(protocol.get(f"load_data.{key}") for key in ("per_class", "test_split")):
-        return {}
-    if float(protocol.get("train.validation", 0)):
+    if not _is_papers(results["dataset"], settings):
         return {}
     plain = {
         name: _architecture(name, results["networks"]) for name in results["networks"]
     }
     for entry in table()["values"]:
-        wanted = {key: entry.get(key) for key in ("dataset", "method")}
+        wanted = {key: entry[key] for key in ("dataset", "method")}
         given = {key: results[key] for key in wanted}
-        same = all(
-            str(entry[key]) == protocol.get(f"train.{key}")
-            for key in ("epochs", "batch_size")
-            if key in entry
-        )
-        if wanted == given and same and entry["networks"] == list(plain.values()):
+        if wanted == given and entry["networks"] == list(plain.values()):
             return {
                 name: PaperValue(entry["percent"][architecture], entry["mark"])
                 for name, architecture in plain.items()
             }
     return {}
+
+
+def _is_papers(dataset, settings):
+    protocol = table()["protocols"].get(dataset)
+    if protocol is None or not protocol.keys() <= settings.keys():
+        return False
+    every = table()["settings"]
+    papers = {**every["all"], **every[dataset], **protocol}
+    return all(
+        key in papers and _value(text) == papers[key]
+        for key, text in settings.items()
+        if key not in _FREE
+    )
+
+
+def _value(text):
+    """Return a setting's value as JSON has it; a reference to a configurable as is."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _architecture(name, names):
