@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from training_comparison_test import run, study
+from training_paper_values_test import shown
 
 from afd_tf.training import chart, formatting, tables
 from afd_tf.training.comparison import compare
@@ -67,8 +68,7 @@ def test_csv_is_unrounded_and_has_one_row_of_each(comparison):
 
 
 def test_a_number_of_the_paper_has_a_column_where_there_is_one(tmp_path):
-    options = {"networks": ("resnet32", "resnet32_2"), "epochs": 300}
-    study(tmp_path, "dml", [0.7], per_class=None, **options)
+    shown(tmp_path, "table3_resnet32x2_dml")
     lines = tables.text(compare([tmp_path])).splitlines()
     assert lines[2].split()[-1] == "paper"
     assert lines[4].endswith("73.38 [s]")
