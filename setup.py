@@ -69,7 +69,7 @@ setup(
     author="The afd_tf authors",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     # The configurations live in gin/ at the root, where people edit them, and are
     # installed as afd_tf/configs. The folder must never be a package named `gin`.
     packages=[*find_packages(include=["afd_tf", "afd_tf.*"]), "afd_tf.configs"],

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,16 @@ def test_the_smallest_network_is_exported_alone(run, exported, capsys):
     assert preprocessing["mean"] == pytest.approx(info.mean)
     assert preprocessing["class_names"] == list(info.class_names)
     assert preprocessing["epoch"] == 2
+
+
+def test_data_of_other_classes_is_not_evaluated(run, tmp_path, capsys):
+    path = shutil.copytree(run, tmp_path / "run")
+    described = path / "checkpoints" / "dataset.json"
+    record = json.loads(described.read_text())
+    record["class_names"].reverse()
+    described.write_text(json.dumps(record))
+    assert evaluate.main([f"--workdir={path}"]) == 2
+    assert "Expected data of the class_names that the run in" in capsys.readouterr().err
 
 
 def test_an_export_evaluates_as_its_network_did(run, exported, capsys):

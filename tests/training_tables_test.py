@@ -133,3 +133,9 @@ def test_a_chart_of_two_protocols_is_refused(tmp_path):
     run(tmp_path / "b", 0.5, epochs=3)
     with pytest.raises(ValueError, match="runs of one protocol"):
         chart.draw(compare([tmp_path]), tmp_path / "chart.png")
+
+
+@pytest.mark.parametrize("name", ["chart", "chart.xyz"])
+def test_a_chart_of_no_known_kind_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"ends in one of \.png, \.svg, \.pdf"):
+        chart.check_path(tmp_path / name)

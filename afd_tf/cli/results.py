@@ -1,5 +1,6 @@
 """afd-results: one table of any runs."""
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -37,6 +38,8 @@ def _execute(values, arguments, argv):
     from afd_tf.training.comparison import compare
     from afd_tf.training.run_directory import write_text
 
+    if values.chart:
+        chart.check_path(values.chart)
     comparison = compare(arguments)
     if not comparison.tables:
         raise ValueError(
@@ -45,6 +48,7 @@ def _execute(values, arguments, argv):
     table = tables.FORMATS[values.format](comparison)
     if values.chart:
         chart.draw(comparison, values.chart)
+        print(f"Chart: {values.chart}", file=sys.stderr)
     if values.output:
         write_text(values.output, f"{table}\n")
     else:

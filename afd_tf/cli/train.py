@@ -157,7 +157,7 @@ COMMAND = command.Command(
         "afd-train",
         "afd-train --gin_file=pairings/cifar100_resnet20_wrn16_2 --data_dir=tfds "
         "--workdir=runs/a",
-        "afd-train --gin_param='train.method = \"dml\"' --gin_param=train.epochs=10",
+        "afd-train --gin_param='train.method = \"dml\"' --workdir=runs/dml",
         "afd-train --gin_file=pairings/cifar100_resnet32x2 --dry_run",
     ),
     define=_define,

@@ -1,7 +1,24 @@
 """A comparison as a chart."""
 
+from pathlib import Path
+
 from afd_tf.training.comparison import SUMMARIES
 from afd_tf.training.statistics import mean_and_deviation
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_path(path):
+    """Check that a chart can be of this name.
+
+    Raises:
+        ValueError: if not.
+    """
+    if Path(path).suffix not in SUFFIXES:
+        raise ValueError(
+            "Invalid value for argument `chart`. Expected a file that ends in one of "
+            f"{', '.join(SUFFIXES)}. Received: chart={str(path)!r}."
+        )
 
 
 def draw(comparison, path):
@@ -9,11 +26,12 @@ def draw(comparison, path):
 
     Args:
         comparison: Comparison of one protocol.
-        path: where to write it, ending in `.png` or another suffix of matplotlib's.
+        path: where to write it, ending in one of `SUFFIXES`.
 
     Raises:
-        ValueError: as `figure`.
+        ValueError: as `check_path` and `figure`.
     """
+    check_path(path)
     figure(comparison).savefig(path, dpi=150)
 
 

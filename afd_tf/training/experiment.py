@@ -16,7 +16,7 @@ from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.description import describe
 from afd_tf.training.exported import record_networks
 from afd_tf.training.interruption import Interruption
-from afd_tf.training.provenance import Provenance, agree, record_dataset
+from afd_tf.training.provenance import Provenance, agree, read_dataset, record_dataset
 from afd_tf.training.run_directory import RunDirectory, write_json, write_text
 from afd_tf.training.saving import load
 from afd_tf.training.source import record_source
@@ -212,5 +212,18 @@ def restore(workdir, arguments):
     found = Checkpoints(run.checkpoints).newest()
     if found is None:
         raise no_checkpoint(workdir)
+    _check_classes(run, experiment.info)
     load(found, State(experiment.distiller).write)
     return experiment, found.position
+
+
+def _check_classes(run, info):
+    """Check that images and labels mean to the networks what they meant in training."""
+    earlier = read_dataset(run)
+    for what in ("image_shape", "class_names"):
+        if list(getattr(info, what)) != earlier[what]:
+            raise ValueError(
+                f"Invalid value for argument `data_dir`. Expected data of the {what} "
+                f"that the run in {run.path} was trained on. Received: data of other "
+                f"{what}."
+            )
