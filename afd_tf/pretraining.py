@@ -10,6 +10,7 @@ from afd_tf.multi_worker import (
     own_rows,
 )
 from afd_tf.optimization import in_this_strategy
+from afd_tf.wiring import beforehand
 
 
 class Pretraining(Compilable):
@@ -27,8 +28,8 @@ class Pretraining(Compilable):
             self.pretrained_steps = counter("pretrained_steps")
 
     def _beforehand(self):
-        feature, wiring = self.method.feature, self._wiring
-        return feature.pretrained(wiring.transfers, wiring.sources) if feature else []
+        wired = self._wiring
+        return beforehand(self.method.feature, wired.transfers, wired.sources)
 
     @property
     def needs_pretraining(self):

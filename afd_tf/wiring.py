@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from afd_tf import topology as topologies
 from afd_tf.frozen import FrozenSource
+from afd_tf.methods import PretrainedObjective
 from afd_tf.networks.branches import Branched
 
 
@@ -64,6 +65,13 @@ def choose_topology(topology, kl_topology, alone):
     return topology or ("from_source" if alone else "cycle")
 
 
+def beforehand(feature, transfers, sources):
+    """List the transfer layers that are trained beforehand; most methods have none."""
+    if not isinstance(feature, PretrainedObjective):
+        return []
+    return feature.pretrained(transfers, sources)
+
+
 def wire(
     method,
     taps,
@@ -113,7 +121,7 @@ def wire(
             f"Invalid value for argument `transfers`. Expected {len(made)} layers "
             f"(None where a map needs none). Received: {len(transfers)}."
         )
-    for layer in feature.pretrained(transfers, wiring.sources):
+    for layer in beforehand(feature, transfers, wiring.sources):
         layer.trainable = False
     wiring = dataclasses.replace(wiring, transfers=tuple(transfers))
     # StatelessScope: a dry run must not move the statistics of anybody's layer.

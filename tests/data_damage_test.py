@@ -1,6 +1,5 @@
 """Damaged and malicious data: named in a line, and nothing of it is left or run."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from prepared_sets import examples, prepare
+from privileges import without_privileges
 
 from afd_tf import data
 from afd_tf.data.sources.crc32c import masked_crc32c
@@ -39,10 +39,14 @@ def copied(prepared, tmp_path):
 
 def read(version, cache=None, **options):
     """Load a set and use every image of it; return the complaint, one line."""
-    root = version.parents[1]
+    return use("a_set", cache, batch_size=8, data_dir=version.parents[1], **options)
+
+
+def use(name, cache, *, batch_size, **options):
+    """Load data and use every image of it; return the complaint, one line."""
     try:
         train, test, _ = data.load(
-            "a_set", 8, data_dir=root, cache_dir=cache, augmentation=False, **options
+            name, batch_size, cache_dir=cache, augmentation=False, **options
         )
         for dataset in (train, test):
             for _ in dataset:
@@ -202,19 +206,9 @@ def folder(tmp_path):
     return root
 
 
-def use(folder, cache=None, **options):
+def use_folder(folder, cache=None, **options):
     """Load a folder and use every image of it; return the complaint, one line."""
-    options = {"image_size": 6, "augmentation": False, **options}
-    try:
-        train, test, _ = data.load(str(folder), 2, cache_dir=cache, **options)
-        for dataset in (train, test):
-            for _ in dataset:
-                pass
-    except (ValueError, tf.errors.OpError) as error:
-        line = data.reading_error(error) or str(error)
-        assert "\n" not in line
-        return line
-    return None
+    return use(str(folder), cache, batch_size=2, **{"image_size": 6, **options})
 
 
 def png(width, height):
@@ -252,7 +246,7 @@ def test_what_is_no_image_is_named_and_nothing_is_cached(
     bad = folder / "train" / "a" / "bad.jpg"
     bad.write_bytes(content)
     cache = None if options else tmp_path / "caches" / "new"
-    line = use(folder, cache, **options)
+    line = use_folder(folder, cache, **options)
     assert line.startswith(("Corrupt image", "Invalid image"))
     assert repr(str(bad)) in line
     assert not (tmp_path / "caches").exists()
@@ -261,7 +255,7 @@ def test_what_is_no_image_is_named_and_nothing_is_cached(
 @pytest.mark.parametrize("kind", ["ICO", "JPEG2000", "PPM", "TGA"])
 def test_only_the_kinds_that_are_named_are_decoded(folder, kind):
     paint(folder / "train" / "a" / "bad.png", format=kind)
-    assert "none of JPEG, PNG" in use(folder)
+    assert "none of JPEG, PNG" in use_folder(folder)
 
 
 def test_an_image_at_the_limit_is_read_and_one_beyond_is_not(folder, monkeypatch):
@@ -269,9 +263,9 @@ def test_an_image_at_the_limit_is_read_and_one_beyond_is_not(folder, monkeypatch
 
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     paint(folder / "train" / "a" / "x.png", (10, 10))
-    assert use(folder) is None
+    assert use_folder(folder) is None
     paint(folder / "train" / "a" / "x.png", (101, 1))
-    assert "Expected at most 100 pixels. Received: 101" in use(folder)
+    assert "Expected at most 100 pixels. Received: 101" in use_folder(folder)
 
 
 def test_of_an_animation_the_first_image_counts(tmp_path):
@@ -294,18 +288,18 @@ def test_links_to_nothing_or_to_themselves_are_named(folder, place, target):
     if link.exists():
         shutil.rmtree(link)
     link.symlink_to(link.name if target == "itself" else "nothing")
-    line = use(folder)
+    line = use_folder(folder)
     assert line.startswith(f"Invalid link {str(link)!r}")
 
 
 def test_a_link_to_a_folder_above_ends(folder):
     (folder / "train" / "a" / "up").symlink_to("..")
-    assert "the folder 'up'" in use(folder)
+    assert "the folder 'up'" in use_folder(folder)
 
 
 def test_pipes_are_left_out(folder):
     os.mkfifo(folder / "train" / "a" / "pipe.jpg")
-    assert use(folder) is None
+    assert use_folder(folder) is None
 
 
 def test_a_file_that_vanishes_or_changes_after_listing_is_named(folder):
@@ -320,18 +314,6 @@ def test_a_file_that_vanishes_or_changes_after_listing_is_named(folder):
         assert repr(str(victim)) in data.reading_error(caught.value)
 
 
-@contextlib.contextmanager
-def without_privileges():
-    """Be nobody for a moment where we are root, who may read everything."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 @pytest.mark.parametrize("closed", ["train/a/1.png", "train/b", "train"])
 def test_what_cannot_be_read_is_named(closed):
     # Not in tmp_path, whose parents are closed to others.
@@ -341,10 +323,10 @@ def test_what_cannot_be_read_is_named(closed):
         for name in "ab":
             for index in range(5):
                 paint(root / "train" / name / f"{index}.png")
-        assert use(root) is None  # also so that all is imported
+        assert use_folder(root) is None  # also so that all is imported
         os.chmod(root / closed, 0)
         with without_privileges():
-            line = use(root)
+            line = use_folder(root)
         os.chmod(root / closed, 0o755)
     assert str(root / closed) in line
     assert "ermission denied" in line

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from afd_tf import OnlineDistiller, losses, methods
@@ -265,11 +264,7 @@ def test_two_devices_give_the_weights_of_one(method, options):
 @pytest.mark.multi_device
 def test_replicas_of_different_shares_train_the_paraphraser_as_one_device():
     results = []
-    for strategy in (
-        tf.distribute.OneDeviceStrategy("/cpu:0"),
-        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
-    ):
-        keras.utils.set_random_seed(1)
+    for strategy in tiny.one_and_two_devices():
         with strategy.scope():
             model = OnlineDistiller([tiny.network(4)], "ft", source=teacher())
         model.compile()

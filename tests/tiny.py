@@ -99,6 +99,16 @@ def changed(model, action):
     }
 
 
+def one_and_two_devices():
+    """Yield a strategy of one device and one of two, each from the same seed."""
+    for strategy in (
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
+    ):
+        keras.utils.set_random_seed(1)
+        yield strategy
+
+
 def assert_two_devices_equal_one(make, rates=(0.1, 0.1, 0.1), momentum=0.0, **compiled):
     """Check that two replicas give the weights of one device.
 
@@ -109,11 +119,7 @@ def assert_two_devices_equal_one(make, rates=(0.1, 0.1, 0.1), momentum=0.0, **co
         **compiled: arguments of `compile`.
     """
     results = []
-    for strategy in (
-        tf.distribute.OneDeviceStrategy("/cpu:0"),
-        tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
-    ):
-        keras.utils.set_random_seed(1)
+    for strategy in one_and_two_devices():
         with strategy.scope():
             model = make()
         logit = keras.optimizers.SGD(rates[0], momentum=momentum)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_runs
+from privileges import without_privileges
 
 from afd_tf.training import metrics_file, tensorboard
 from afd_tf.training.checkpoints import Checkpoints, Position
@@ -271,18 +272,16 @@ def test_training_goes_on_without_tensorboard_that_cannot_be_written(tmp_path):
 
 @contextlib.contextmanager
 def read_only(folder):
-    """Let nobody write into a folder; be nobody for a moment where we are root."""
+    """Let nobody write into a folder, not even root."""
     user = os.geteuid()
     for part in (folder, *folder.parents):
         if part.stat().st_uid == user and part.name.startswith(("pytest", "test_")):
             part.chmod(0o755)
     folder.chmod(0o555)
-    if user == 0:
-        os.seteuid(65534)
     try:
-        yield
+        with without_privileges():
+            yield
     finally:
-        os.seteuid(user)
         folder.chmod(0o755)
 
 

@@ -1,9 +1,9 @@
-import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+from privileges import without_privileges
 
 from afd_tf.training import settings_text
 from afd_tf.training.run_directory import RunDirectory, write_text
@@ -80,18 +80,6 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ValueError, match="Invalid value for argument `workdir`"):
             RunDirectory(path).check(CONFIG)
-
-
-@contextlib.contextmanager
-def without_privileges():
-    """Be nobody for a moment where we are root, who may write everywhere."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])

@@ -101,7 +101,6 @@ def test_percentages(fractions, text):
 
 
 def test_the_chart_has_every_seed_and_mean_where_they_belong(comparison, tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the requirements [plot]")
     from PIL import Image
 
     chart.draw(comparison, tmp_path / "chart.png")
@@ -128,7 +127,6 @@ def test_without_matplotlib_the_requirements_are_named(
 
 
 def test_a_chart_of_two_protocols_is_refused(tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the requirements [plot]")
     run(tmp_path / "a", 0.5)
     run(tmp_path / "b", 0.5, epochs=3)
     with pytest.raises(ValueError, match="runs of one protocol"):

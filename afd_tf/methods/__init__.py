@@ -10,6 +10,7 @@ from afd_tf.methods.factor import Factor
 from afd_tf.methods.method import (
     FeatureObjective,
     Method,
+    PretrainedObjective,
     describe,
     get,
     names,
@@ -22,6 +23,7 @@ __all__ = [
     "Factor",
     "FeatureObjective",
     "Method",
+    "PretrainedObjective",
     "baselines",
     "describe",
     "get",

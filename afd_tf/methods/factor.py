@@ -5,7 +5,7 @@ from keras import ops
 
 from afd_tf import losses
 from afd_tf.methods.alignment import edges, meet
-from afd_tf.methods.method import FeatureObjective, register
+from afd_tf.methods.method import PretrainedObjective, register
 from afd_tf.naming import lookup
 from afd_tf.networks import paraphraser, transfer
 
@@ -13,7 +13,7 @@ _EPOCHS = 30
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
-class Factor(FeatureObjective):
+class Factor(PretrainedObjective):
     """Distance between the translated own map and the source's paraphrased map.
 
     A paraphraser, an auto-encoder of the source's map, gives the factor that the

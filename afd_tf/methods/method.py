@@ -67,26 +67,38 @@ class FeatureObjective(abc.ABC):
         del messages, sources, discriminators
         return []
 
-    def pretrained(self, transfers, sources) -> list:
-        """List those transfer layers that are trained beforehand, then constant."""
-        del transfers, sources
-        return []
-
-    def pretraining_loss(self, layer, source_map):
-        """Return what a layer of `pretrained` minimises beforehand, `(batch,)`.
-
-        Args:
-            layer: the layer.
-            source_map: the frozen source's feature map.
-        """
-        raise NotImplementedError
-
     def get_config(self):
         return {}
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+class PretrainedObjective(FeatureObjective):
+    """A feature-map objective that may have transfer layers to train beforehand."""
+
+    @property
+    @abc.abstractmethod
+    def pretraining_epochs(self) -> int:
+        """Epochs of training beforehand, at least 1."""
+
+    @abc.abstractmethod
+    def pretrained(self, transfers, sources) -> list:
+        """List those transfer layers that are trained beforehand, then constant."""
+
+    @abc.abstractmethod
+    def pretraining_loss(self, layer, source_map):
+        """Return what a layer of `pretrained` minimises beforehand.
+
+        Args:
+            layer: the layer.
+            source_map: float tensor `(batch, height, width, channels)`, the frozen
+                source's feature map.
+
+        Returns:
+            float32 tensor `(batch,)`.
+        """
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")

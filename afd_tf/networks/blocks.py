@@ -58,6 +58,19 @@ def check_rate(argument, value):
         )
 
 
+def check_positive(argument, value):
+    """Say that a value is no positive integer.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected a positive integer. "
+            f"Received: {argument}={value!r}."
+        )
+
+
 def check_depth(depth, remainder, smallest, hint=""):
     """Say which depth is valid if `depth` is not 6n + `remainder`.
 

@@ -1,10 +1,8 @@
 """DenseNet-BC for small images (Huang et al. 2017)."""
 
-from numbers import Integral
-
 import keras
 
-from afd_tf.networks.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.blocks import Builder, check_arguments, check_depth, check_positive
 
 
 def densenet(
@@ -52,11 +50,7 @@ def densenet(
     """
     check_depth(depth, remainder=4, smallest=10)
     check_arguments(num_classes, input_shape, normalization)
-    if not isinstance(growth, Integral) or growth < 1:
-        raise ValueError(
-            "Invalid value for argument `growth`. Expected a positive integer. "
-            f"Received: growth={growth!r}."
-        )
+    check_positive("growth", growth)
     build = Builder(normalization)
     images = keras.Input(input_shape, name="images")
     x = build.convolution(images, 2 * growth, 3, 1, name="conv")

@@ -1,10 +1,14 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016)."""
 
-from numbers import Integral
-
 import keras
 
-from afd_tf.networks.blocks import Builder, check_arguments, check_depth, check_rate
+from afd_tf.networks.blocks import (
+    Builder,
+    check_arguments,
+    check_depth,
+    check_positive,
+    check_rate,
+)
 
 
 def wide_resnet(
@@ -48,11 +52,7 @@ def wide_resnet(
     """
     check_depth(depth, remainder=4, smallest=10)
     check_arguments(num_classes, input_shape, normalization)
-    if not isinstance(width, Integral) or width < 1:
-        raise ValueError(
-            "Invalid value for argument `width`. Expected a positive integer. "
-            f"Received: width={width!r}."
-        )
+    check_positive("width", width)
     check_rate("dropout", dropout)
     blocks = (depth - 4) // 6
     build = Builder(normalization, num_blocks=3 * blocks)

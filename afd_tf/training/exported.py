@@ -47,7 +47,9 @@ def _architecture(network):
         config = keras.saving.serialize_keras_object(network)
         json.dumps(config)
     except (NotImplementedError, TypeError, ValueError):
-        return None  # a layer of the user's own that Keras cannot write down
+        # Keras raises these for a layer of the user's own without `get_config`, or with
+        # one that JSON cannot hold; export of such a run says what to do.
+        return None
     return config
 
 
