@@ -59,7 +59,12 @@ def check_networks(networks, method, source):
         )
     fewest = 1 if source is not None or method.branches else 2
     if not isinstance(received, int) or received < fewest:
-        why = "they learn from each other" if fewest == 2 else "it learns from `source`"
+        why = "it learns from `source`"
+        if fewest == 2:
+            why = (
+                "they learn from each other; one learns from a `source`, a trained "
+                "network, or by method 'one'"
+            )
         raise ValueError(
             f"{wrong}a list of at least {fewest} models: {why}. Received: {received!r}."
         )

@@ -210,8 +210,8 @@ def _check_target(path: Path, kind: Format) -> Path:
     if taken and not empty_folder:
         raise ValueError(
             f"Invalid value for argument `path`. Expected a target that does not exist "
-            f"yet. Received: path='{path}', where '{taken[0]}' exists. Remove it or "
-            f"choose another."
+            f"yet (--output). Received: path='{path}', and '{taken[0]}' exists. Remove "
+            f"it or choose another."
         )
     parent = path.parent
     while not parent.exists() and parent != parent.parent:

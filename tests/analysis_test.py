@@ -354,7 +354,7 @@ def test_chosen_images_are_drawn_with_every_network(run, tmp_path):
     ("arguments", "message"),
     [
         (["{run}", "--images=359"], "numbers below 359"),
-        (["{run}", "--images=nothing.png"], "Corrupt image"),
+        (["{run}", "--images=nothing.png"], "Missing image"),
         (["{run}/nothing"], "Expected the directory of a run"),
         ([], "Expected one run's directory"),
         (["{run}", "--output={run}/config.gin/x"], "`output`"),

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import PIL.Image
 import pytest
 
 from afd_tf import config
-from afd_tf.cli import train
+from afd_tf.cli import evaluate, train
 from afd_tf.training import experiment, progress
 
 SMALL = [
@@ -42,7 +43,7 @@ def test_help_and_mistyped_flags_and_files_need_no_tensorflow():
     code = """
 import sys
 sys.argv[0] = "afd-train"  # other programs load TensorFlow with the package
-from afd_tf.cli import train
+from afd_tf.cli import evaluate, train
 assert train.main(["--help"]) == 0
 assert train.main(["--gin_fil=x"]) == 2
 assert train.main(["--gin_file=pairings/none"]) == 2
@@ -300,6 +301,21 @@ def test_a_folder_of_images_is_trained_on(capsys):
     assert "runs/image_folder-0: run directory." in capsys.readouterr().out
     results = json.loads(Path("runs/image_folder-0/results.json").read_text())
     assert results["step"] == 3
+
+
+def test_images_are_evaluated_with_the_statistics_that_the_run_was_trained_with(capsys):
+    image_folder()
+    assert train.main(FOLDER) == 0
+    recorded = json.loads(Path("runs/image_folder-0/results.json").read_text())
+    shutil.move("photos", "darker")
+    for path in Path("darker/train").rglob("*.jpg"):
+        PIL.Image.new("RGB", (20, 20), "black").save(path)
+    capsys.readouterr()
+    arguments = ["--workdir=runs/image_folder-0", "--data_dir=darker"]
+    assert evaluate.main(arguments) == 0
+    output = capsys.readouterr().out
+    for network in recorded["networks"].values():
+        assert f"{network['loss']:.4f}" in output
 
 
 @pytest.mark.parametrize("memory", [2**30, 0], ids=["in memory", "read while training"])

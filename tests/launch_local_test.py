@@ -92,6 +92,8 @@ def test_a_launched_run_is_stopped_continued_and_equal_to_one_process(tmp_path):
     assert process.returncode == 143, error
     for task in (0, 1):
         assert f"[{task}] afd-train: interrupted and saved after epoch 1" in error
+    again = error.splitlines()[-1]
+    assert again.startswith("launch_local: start all again with: tools/launch_local")
     assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)
 

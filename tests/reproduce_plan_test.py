@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import reproduce
 from reproduction import cells, study
 from reproduction.runs import Run, seconds_left
 
@@ -23,16 +24,8 @@ def no_bindings_left():
     config.clear()
 
 
-def skip_unless_there(files):
-    """Skip where what files need is not there yet."""
-    text = "".join(Path(config.find(name)).read_text() for name in files)
-    if "imagenet_" in text and not (ROOT / "gin/datasets/imagenet2012.gin").exists():
-        pytest.skip("needs the networks for ImageNet")
-
-
 def load(files, params=()):
     """Bind files as a dry run does."""
-    skip_unless_there(files)
     config.load(files, params)
     return config.settings()
 
@@ -47,7 +40,6 @@ def load(files, params=()):
     ],
 )
 def test_every_cell_is_a_configuration_of_its_method(path, scale):
-    skip_unless_there([path])
     cell = cells.cell(path, scale)
     settings = load(cell.files)
     variant = cell.name.removesuffix("_2_branches").removesuffix("_3_branches")
@@ -112,7 +104,6 @@ def test_a_table_has_the_methods_that_the_paper_compares(table):
         6: {"vanilla", "dml", "afd"},
         7: {"vanilla", "l1_kd", "afd"},
     }[table]
-    skip_unless_there(path for path in PAPER if path.stem.startswith(f"table{table}"))
     found = cells.paper_cells(table)
     online = {cell.setting("method") for cell in found if cell.source is None}
     offline = {cell.setting("method") for cell in found if cell.source}
@@ -292,3 +283,15 @@ def test_every_tuned_parameter_is_one_of_the_configuration(cell):
         load([f"studies/cifar100_reduced/{cell}"], [f"{parameter} = 0.125"])
         scope, name = parameter.rsplit("/", 1)
         assert config.gin.query_parameter(f"{scope}/afd_tf.{name}") == 0.125
+
+
+def test_data_that_is_not_prepared_is_said_before_the_first_run(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("AFD_TFDS_DIR", str(tmp_path))
+    arguments = ["--table=4", "--scale=reduced", "--seeds=1", "--cells=afd"]
+    assert reproduce.main([*arguments, f"--output={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert "has prepared 'cifar100'" in error
+    assert str(tmp_path) in error
+    assert not (tmp_path / "runs").exists()

@@ -26,6 +26,7 @@ def run(
     more="",
     networks=("small", "large"),
     finished=True,
+    data=None,
 ):
     """Write a run whose second network is ten points better than its first."""
     path.mkdir(parents=True)
@@ -48,6 +49,8 @@ def run(
         "mean": {"accuracy": accuracy + 0.05},
         "ensemble": {"accuracy": accuracy + 0.2},
     }
+    if data is not None:
+        results["data_sha256"] = data
     if finished:
         (path / "results.json").write_text(json.dumps(results))
     return path
@@ -280,3 +283,13 @@ def test_nothing_finished_gives_no_table(tmp_path):
     comparison = compare([run(tmp_path / "a", 0.5, finished=False)])
     assert comparison.tables == []
     assert len(comparison.remarks) == 1
+
+
+def test_runs_on_different_images_are_no_seeds_of_one_configuration(tmp_path):
+    study(tmp_path, "vanilla", [0.5, 0.6], data="a" * 64)
+    run(tmp_path / "afd" / "seed_0", 0.7, seed=0, data="a" * 64)
+    run(tmp_path / "afd" / "seed_1", 0.9, seed=1, data="b" * 64)
+    found = compare([tmp_path])
+    assert [len(table) for _, table in found.tables] == [8, 4]
+    [remark] = [text for text in found.remarks if "protocols differ" in text]
+    assert f"data ({'a' * 12}, {'b' * 12})" in remark

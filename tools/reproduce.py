@@ -24,6 +24,7 @@ from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
 from reproduction.verification import find_run, verify
 
+from afd_tf.data.sources.prepared import data_root, find_prepared
 from afd_tf.training.comparison import compare
 from afd_tf.training.formatting import duration, layout
 from afd_tf.training.tables import text
@@ -145,7 +146,21 @@ def _execute(runs, options, failed=()):
 
 def _do(runs, options):
     _print_plan(runs, options.jobs)
+    _check_data(runs)
     return Execution(runs, options.jobs).execute()
+
+
+def _check_data(runs):
+    """Say before the first run which data set is not prepared."""
+    wanted = {run.cell.setting("dataset") for run in runs if not run.finished}
+    root = data_root(None)
+    for name in sorted(filter(None, wanted)):
+        known = name in ("digits", "image_folder") or os.sep in name
+        if not known and find_prepared(root, name, None, None) is None:
+            raise ValueError(
+                "Invalid value for argument `data_dir`. Expected the folder in which "
+                f"tensorflow-datasets has prepared {name!r}. Received: {root!r}."
+            )
 
 
 def _print_plan(runs, jobs):

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 import textwrap
@@ -100,13 +101,15 @@ def _main(command, argv=None):
         if arguments and not command.takes_arguments:
             raise flags.Error(f"Unexpected argument {arguments[0]!r}.")
     except flags.Error as error:
-        return _fail(command, f"{error} See {command.name} --help.")
+        text = str(error).rstrip(".")
+        return _fail(command, f"{text}. See {command.name} --help.")
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{command.name}: {message}\n"
     try:
         return command.execute(values, arguments, argv)
     except KeyboardInterrupt:
-        print(f"\n{command.name}: interrupted.", file=sys.stderr)
+        again = shlex.join([command.name, *argv])
+        print(f"\n{command.name}: interrupted. Again: {again}", file=sys.stderr)
         return 130
     except Exception as error:
         if not is_mistake(error):

@@ -127,8 +127,8 @@ def _execute(values, arguments, argv):
         print(f"{run.path}: the chief writes it; this worker trains.")
     elif not values.dry_run:
         run.check(text)
-        finished = run.results.is_file()
-        print(f"{run.path}: {'finished before' if finished else 'run directory'}.")
+        if run.results.is_file():
+            print(f"{run.path}: finished before.")
     again = command_line("afd-train", argv)
     provenance = Provenance(text, config.operative_text, again)
     try:

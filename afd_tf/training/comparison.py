@@ -5,23 +5,16 @@ epochs, batch, precision, whether the test set or held-out images are evaluated.
 different protocols are shown apart, never in one table.
 """
 
-import re
-from pathlib import Path
 from typing import NamedTuple
 
-from afd_tf.files import read_text
 from afd_tf.naming import printable
-from afd_tf.training import paper_values, settings_text
-from afd_tf.training.run_directory import LOCATION, RunDirectory
+from afd_tf.training import paper_values
+from afd_tf.training.finished_runs import Run, finished_runs
 from afd_tf.training.statistics import gain
 
 BASELINES = ("vanilla", "dml")
 # Summaries beside the networks.
 SUMMARIES = ("mean", "ensemble")
-# Neither the training nor its result depends on them.
-_IGNORED = ("train.seed", "train.evaluate_every", "train.deterministic", *LOCATION)
-# The part of a path that says which seed's run it is.
-_SEED_FOLDER = re.compile(r"""(?<=[/\\'"])seed_\d+(?=[/\\'"])""")
 _STORAGE = ("load_data.cache_dir", "load_data.memory_limit", "load_data.download")
 _PROTOCOL = (
     "train.dataset",
@@ -30,20 +23,6 @@ _PROTOCOL = (
     "train.validation",
     "train.precision",
 )
-
-
-class Run(NamedTuple):
-    """A finished run.
-
-    Attributes:
-        path: path of its directory.
-        results: dict, the content of `results.json`.
-        settings: dict of setting to text, without those that do not matter.
-    """
-
-    path: Path
-    results: dict
-    settings: dict
 
 
 class Row(NamedTuple):
@@ -82,7 +61,7 @@ class Group:
     def __init__(self, runs: list[Run]):
         self.runs = sorted(runs, key=lambda run: run.results["seed"])
         self.label = _label([run.path for run in runs])
-        self.protocol = protocol(runs[0].settings)
+        self.protocol = protocol(runs[0])
         self.method = runs[0].results["method"]
         self.networks = runs[0].results["networks"]
 
@@ -124,13 +103,14 @@ def compare(paths):
         Comparison.
     """
     remarks = []
-    runs = _finished(paths, remarks)
+    runs = finished_runs(paths, remarks)
     # Networks have to be the same where a file was changed by hand, too.
     groups = _grouped(
         runs,
         lambda run: (
             tuple(sorted(run.settings.items())),
             tuple(run.results["networks"]),
+            run.results.get("data_sha256"),
         ),
     )
     by_protocol = {}
@@ -160,13 +140,17 @@ def _differing(first, second):
     ]
 
 
-def protocol(settings):
-    """Return those settings that runs to compare must have in common."""
-    return {
+def protocol(run):
+    """Return what runs to compare must have in common: settings, and the data."""
+    found = {
         key: value
-        for key, value in settings.items()
+        for key, value in run.settings.items()
         if key in _PROTOCOL or (key.startswith("load_data.") and key not in _STORAGE)
     }
+    # Folders have no name that tells them apart; older results do not say.
+    if digest := run.results.get("data_sha256"):
+        found["data"] = str(digest)[:12]
+    return found
 
 
 def describe(group):
@@ -186,54 +170,6 @@ def describe(group):
         parts.append(f"{100 * held_out:g}% of the training images held out")
     parts.append(f"accuracy on the {'validation' if held_out else 'test'} images")
     return ", ".join(parts)
-
-
-def _finished(paths, remarks):
-    distinct = {}
-    for path in map(Path, paths):
-        for found in _run_directories(path):
-            distinct.setdefault(found.expanduser().resolve(), found)
-    runs = []
-    for path in distinct.values():
-        run = RunDirectory(path)
-        try:
-            if not run.config.is_file():
-                remarks.append(f"{path}: not a run, it has no config.gin.")
-            elif not run.results.is_file():
-                epochs = _epochs_done(run)
-                remarks.append(f"{path}: not finished, {epochs} epochs done.")
-            else:
-                runs.append(Run(path, run.read_results(), _settings(run)))
-        except ValueError as error:
-            remarks.append(f"{path}: {error}")
-    return runs
-
-
-def _run_directories(path):
-    if (path / "config.gin").is_file():
-        return [path]
-    return sorted(file.parent for file in path.rglob("config.gin")) or [path]
-
-
-def _epochs_done(run):
-    if not run.metrics.is_file():
-        return 0
-    return len(read_text(run.metrics, "metrics").splitlines()) - 1
-
-
-def _settings(run):
-    statements = settings_text.statements(run.read_config())
-    try:
-        float(statements.get("train.validation", 0))
-    except ValueError as error:
-        raise ValueError(
-            f"Damaged configuration {str(run.config)!r}: train.validation is no number."
-        ) from error
-    if source := statements.get("train.source"):
-        # Runs of one configuration may each learn from the run of their own seed.
-        statements["train.source"] = _SEED_FOLDER.sub("seed_<n>", source)
-    # A setting that is None is as good as one that did not exist yet.
-    return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}
 
 
 def _grouped(items, key):

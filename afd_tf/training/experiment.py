@@ -1,6 +1,8 @@
 """One experiment: build it, fit it, write its results."""
 
 import contextlib
+import functools
+import inspect
 
 from afd_tf import data
 from afd_tf.distiller import OnlineDistiller
@@ -16,7 +18,13 @@ from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
 from afd_tf.training.description import describe
 from afd_tf.training.exported import record_networks
 from afd_tf.training.interruption import Interruption
-from afd_tf.training.provenance import Provenance, agree, read_dataset, record_dataset
+from afd_tf.training.provenance import (
+    Provenance,
+    agree,
+    data_digest,
+    read_dataset,
+    record_dataset,
+)
 from afd_tf.training.run_directory import RunDirectory, write_json, write_text
 from afd_tf.training.saving import load
 from afd_tf.training.source import record_source
@@ -171,12 +179,15 @@ def _train(run, chief, arguments, provenance, interruption, options):
                     record_networks(run, experiment.distiller)
                     record_source(run, experiment.source)
                     write_text(run.operative_config, provenance.operative_config())
+            if workers.is_chief:
+                print(f"{run.path}: run directory.")
             loop.fit(experiment, run, interruption, options)
             outcome = results.make_results(
                 loop.evaluate(experiment),
                 experiment.distiller,
                 method=experiment.distiller.method.name,
                 dataset=arguments["dataset"],
+                data=data_digest(experiment.info),
                 seed=seed,
                 epoch=epochs,
                 step=epochs * experiment.info.steps_per_epoch,
@@ -206,6 +217,8 @@ def restore(workdir, arguments):
     run = RunDirectory(workdir)
     strategy = distribution.of_one_process(arguments["strategy"])
     arguments = {**arguments, "strategy": strategy}
+    if run.dataset.is_file():
+        arguments["load_data"] = _as_in_training(run, arguments["load_data"])
     experiment = construction.build(
         **{name: arguments[name] for name in construction.ARGUMENTS}
     )
@@ -215,6 +228,16 @@ def restore(workdir, arguments):
     _check_classes(run, experiment.info)
     load(found, State(experiment.distiller).write)
     return experiment, found.position
+
+
+def _as_in_training(run, load_data):
+    """Let data be normalised as a run's was, if the function can be told."""
+    earlier = read_dataset(run)
+    given = {key: earlier[key] for key in ("mean", "std")}
+    takes = inspect.signature(load_data).parameters
+    return functools.partial(
+        load_data, **{k: v for k, v in given.items() if k in takes}
+    )
 
 
 def _check_classes(run, info):

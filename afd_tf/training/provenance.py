@@ -90,7 +90,7 @@ def agree(workers, config, info, source):
     settings = settings_text.statements(config)
     own = {
         "settings": sorted((k, v) for k, v in settings.items() if k not in LOCATION),
-        "data": [getattr(info, key) for key in _IDENTITY],
+        "data": data_digest(info),
         "source": source and source.record["sha256"],
     }
     digests = [_digest(value) for value in own.values()]
@@ -107,6 +107,22 @@ def agree(workers, config, info, source):
 def _digest(value):
     text = json.dumps(value, default=str)
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def data_digest(info):
+    """Return a SHA-256 that runs on the same images and classes have in common.
+
+    Args:
+        info: DataInfo.
+
+    Returns:
+        str of 64 hexadecimal digits; of classes, shape, numbers of examples and the
+        images' mean and standard deviation.
+    """
+    known = {key: getattr(info, key) for key in (*_IDENTITY, "test_examples")}
+    for key in ("mean", "std"):
+        known[key] = [round(float(value), 6) for value in known[key]]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def record_dataset(run, info):

@@ -15,7 +15,17 @@ SCHEMA = 1
 
 
 def make_results(
-    metrics, distiller, *, method, dataset, seed, epoch, step, command, source=None
+    metrics,
+    distiller,
+    *,
+    method,
+    dataset,
+    data,
+    seed,
+    epoch,
+    step,
+    command,
+    source=None,
 ):
     """Put together the content of `results.json`.
 
@@ -24,6 +34,7 @@ def make_results(
         distiller: OnlineDistiller.
         method: str.
         dataset: str.
+        data: str, see `afd_tf.training.provenance.data_digest`.
         seed: int.
         epoch: int, epochs done.
         step: int, steps done.
@@ -54,6 +65,7 @@ def make_results(
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
         **({"source": source.record} if source else {}),
+        "data_sha256": data,
         "weights_sha256": weights_digest(distiller.networks),
         "command": command,
         "commit": commit(),

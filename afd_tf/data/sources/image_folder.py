@@ -92,7 +92,7 @@ def _root(request):
         if not path:
             raise ValueError(
                 "Invalid value for argument `data_dir`. Expected the path of the image "
-                "folder. Received: data_dir=None"
+                "folder (--data_dir). Received: data_dir=None"
             )
     root = os.path.realpath(os.path.expanduser(os.fspath(path)))
     if not os.path.isdir(root):

@@ -131,6 +131,8 @@ def _reading(path, use):
         raise ValueError(
             f"Corrupt image {path!r}: it is none of {', '.join(_FORMATS)}. Replace it."
         ) from None
+    except FileNotFoundError:
+        raise ValueError(f"Missing image {path!r}. Put it back.") from None
     # Pillow's decoders raise many kinds of error for damaged files.
     except Exception as error:
         raise ValueError(f"Corrupt image {path!r}: {error}. Replace it.") from error

@@ -122,9 +122,9 @@ def _not_prepared(name, root, parsed):
     return ValueError(
         f"Invalid value for argument `name`. Expected a prepared data set, {wanted!r}. "
         f"Received: name={name!r} with the folder {root!r}, {where}. Set `data_dir` "
-        "(--data_dir) to the folder of your prepared sets, or allow the download: "
-        "`download=True` from Python, --gin_param='load_data.download = True' on the "
-        "command line."
+        "(--data_dir) to the folder of your prepared sets, or let it be downloaded: "
+        "`download=True` from Python, --gin_param='load_data.download = True' of "
+        "afd-train."
     )
 
 
