@@ -24,6 +24,8 @@ def _readme() -> str:
 REQUIREMENTS = [
     "absl-py>=2.1,<3",
     "gin-config>=0.5,<0.6",
+    # Checksums of TFRecord files, which TensorFlow does not give to Python.
+    "google-crc32c>=1.6,<2",
     # tensorflow-datasets 4.9.10 imports it without requiring it.
     "importlib_resources>=6.4,<8",
     "keras>=3.15,<3.16",

@@ -3,9 +3,8 @@
 import os
 import struct
 
+import google_crc32c
 import numpy as np
-
-from afd_tf.data.sources.crc32c import masked_crc32c
 
 # A record is its length (uint64), a checksum of it (uint32), the data, a checksum.
 _HEADER = struct.Struct("<QI")
@@ -74,6 +73,19 @@ class Records:
         if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
             raise _damaged(path, f"record {number} is not what was written")
         return data
+
+
+def masked_crc32c(data):
+    """Return the checksum that TFRecord files hold of `data`.
+
+    Args:
+        data: bytes.
+
+    Returns:
+        int in [0, 2**32): CRC-32C, rotated and offset as the format has it.
+    """
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _scan(path):
