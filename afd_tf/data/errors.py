@@ -5,7 +5,7 @@ import re
 
 # TensorFlow hands on a Python error as text inside a longer message.
 _PATTERNS = (
-    re.compile(r"ValueError: ((?:Corrupt|Invalid|Damaged)[^\n]*)"),
+    re.compile(r"ValueError: ((?:Corrupt|Invalid|Damaged|Missing)[^\n]*)"),
     re.compile(r"(Invalid label[^\n]*)"),
 )
 # What TensorFlow says of records and images that are whole, but nothing it can read.
