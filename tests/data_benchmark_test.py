@@ -60,7 +60,7 @@ def test_what_cannot_be_measured_is_one_line(benchmark, capsys, argument, messag
 
 
 @pytest.mark.slow
-def test_importing_data_adds_only_this_package_to_tensorflow_and_keras():
+def test_importing_data_adds_little_to_tensorflow_and_keras():
     program = (
         "import sys, tensorflow, keras; before = set(sys.modules); "
         "import afd_tf, afd_tf.data; "
@@ -75,4 +75,5 @@ def test_importing_data_adds_only_this_package_to_tensorflow_and_keras():
         env={**os.environ, "PYTHONPATH": str(TOOL.parent.parent)},
     )
     added = set(ast.literal_eval(done.stdout)) - {"keras", "tensorflow"}
-    assert added == {"afd_tf"}
+    # Of what the package requires, only the checksum, a small extension.
+    assert added == {"afd_tf", "google_crc32c"}
