@@ -17,7 +17,9 @@ def examples(count, shape, label=lambda index: index % 3):
     return every
 
 
-def prepare(root, name, shape, *, supervised=True, file_format=None, **splits):
+def prepare(
+    root, name, shape, *, classes=None, supervised=True, file_format=None, **splits
+):
     """Write a set of the given splits, lists of examples, into the folder `root`."""
     import tensorflow_datasets as tfds
 
@@ -34,7 +36,7 @@ def prepare(root, name, shape, *, supervised=True, file_format=None, **splits):
                 features=tfds.features.FeaturesDict(
                     {
                         "image": tfds.features.Image(shape=shape),
-                        "label": tfds.features.ClassLabel(names=CLASSES),
+                        "label": tfds.features.ClassLabel(names=classes or CLASSES),
                     }
                 ),
                 supervised_keys=("image", "label") if supervised else None,

@@ -1,7 +1,6 @@
 """`tools/reproduce` at work: failures, signals, verification, and a real study."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from reproducing import reproduce, wait_for
 from reproduction import execution, verification
 from reproduction.cells import Cell
 from reproduction.runs import Run
@@ -96,6 +96,44 @@ def test_finished_runs_are_skipped_and_their_files_recorded(tmp_path, capsys):
     assert not runs[0].path.exists()
 
 
+def test_a_run_with_a_record_shows_how_far_it_is(tmp_path):
+    going = make(tmp_path / "out", "good", record=tmp_path / "record")
+    going.path.mkdir(parents=True)
+    (going.path / "metrics.csv").write_text("epoch,seconds\n1,5.0\n2,9.5\n")
+    assert going.progress() == (2, 9.5)
+    assert going.status() == "epoch 2 of 1"
+
+
+def finish(folder, config):
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text("{}")
+    (folder / "config.gin").write_text(config)
+
+
+@pytest.mark.parametrize("where", ["out", "record"])
+def test_a_finished_run_of_other_settings_is_not_taken_for_one_of_these(
+    tmp_path, where
+):
+    statements = ("train.epochs = 2", "small/resnet.depth = 8", "train.source = 'x'")
+    file = tmp_path / "cell.gin"
+    file.write_text('train.networks = ["resnet8", "resnet8"]\n')
+    cell = Cell("good", (str(file),), statements, "other")
+    same = Run(cell, 3, tmp_path / "out", tmp_path / "record")
+    config = file.read_text() + "small/resnet.depth = {}\ntrain.seed = {}\n"
+    config += "train.epochs = 2\n"
+    folder = tmp_path / where / same.name
+    finish(folder, config.format(8, 3))
+    same.check_settings()
+    for values, message in (
+        ((14, 3), r"small/resnet\.depth = 8\. Received: 14 in .*good/seed_3/config"),
+        ((8, 4), r"train\.seed = 3\. Received: 4"),
+    ):
+        shutil.rmtree(folder)
+        finish(folder, config.format(*values))
+        with pytest.raises(ValueError, match=message):
+            same.check_settings()
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_signal_reaches_every_process_and_nothing_else_starts(tmp_path):
     runs = [make(tmp_path, "slow", seed) for seed in (0, 1, 2)]
@@ -159,24 +197,6 @@ def write_study(folder):
     }
     (folder / "design.json").write_text(json.dumps(design))
     return folder
-
-
-def reproduce(cwd, *arguments):
-    tool = str(ROOT / "tools" / "reproduce.py")
-    return subprocess.Popen(
-        [sys.executable, tool, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

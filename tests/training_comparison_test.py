@@ -90,6 +90,34 @@ def test_gains_are_over_vanilla_and_dml_by_seed(tmp_path):
     }
 
 
+def test_gains_are_over_any_configuration_or_method_asked_for(tmp_path):
+    study(tmp_path, "vanilla", [0.50, 0.52])
+    study(tmp_path, "l1_kd", [0.51, 0.52])
+    for name, best in (("afd", 0.56), ("afd_placebo", 0.52)):
+        for seed in range(2):
+            path = tmp_path / name / f"seed_{seed}"
+            run(path, best + seed / 50, "afd", seed, more=f"compile.placebo = {best}\n")
+    found = rows(compare([tmp_path], ["vanilla", "l1_kd", "afd_placebo"]))
+    gains = {name: row.gains for name, row in found.items()}
+    assert list(gains["afd"]) == ["vanilla", "l1_kd", "afd_placebo"]
+    assert gains["afd"]["l1_kd"].mean == pytest.approx(0.055)
+    assert gains["afd"]["afd_placebo"].mean == pytest.approx(0.04)
+    # A baseline has gains over those before it.
+    assert list(gains["afd_placebo"]) == ["vanilla", "l1_kd"]
+    assert list(gains["l1_kd"]) == ["vanilla"]
+    assert gains["vanilla"] == {}
+    # A name of runs comes before a method of that name, which two of them have.
+    found = rows(compare([tmp_path], ["afd"]))
+    assert list(found["afd_placebo"].gains) == ["afd"]
+    assert found["afd"].gains == {}
+
+
+def test_an_unknown_baseline_is_named(tmp_path):
+    study(tmp_path, "vanilla", [0.5])
+    with pytest.raises(ValueError, match=r"among vanilla, dml\. Received: over='l2'"):
+        compare([tmp_path], ["l2"])
+
+
 def test_protocols_are_never_in_one_table_and_what_differs_is_named(tmp_path):
     study(tmp_path / "a", "vanilla", [0.5, 0.6])
     study(tmp_path / "b", "afd", [0.6, 0.7], per_class=None, epochs=300)

@@ -25,7 +25,7 @@ from reproduction.study import Study
 from reproduction.verification import find_run, verify
 
 from afd_tf.data.sources.prepared import data_root, find_prepared
-from afd_tf.training.comparison import compare
+from afd_tf.training.comparison import BASELINES, compare
 from afd_tf.training.formatting import duration, layout
 from afd_tf.training.tables import text
 
@@ -128,17 +128,17 @@ def _study(options):
     for name in study.without_choice(chosen):
         failed[name] = "a run that its value would be chosen by failed"
     print("\nFinal runs:", flush=True)
-    return _execute(study.final_runs(chosen), options, failed)
+    return _execute(study.final_runs(chosen), options, failed, study.over)
 
 
-def _execute(runs, options, failed=()):
+def _execute(runs, options, failed=(), over=BASELINES):
     """Print the plan, do it, end in a table; return the exit status."""
     if options.plan:
         _print_plan(runs, options.jobs)
         return 0
     failed = {**dict(failed), **_do(runs, options)}
     finished = [run.kept for run in runs if run.finished]
-    print(f"\n{text(compare(finished)) if finished else 'No run is finished.'}")
+    print(f"\n{text(compare(finished, over)) if finished else 'No run is finished.'}")
     for name, reason in failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -164,6 +164,8 @@ def _check_data(runs):
 
 
 def _print_plan(runs, jobs):
+    for run in runs:
+        run.check_settings()
     rows = [["run", "status"], *([run.name, run.status()] for run in runs)]
     seconds = seconds_left(runs, jobs)
     left = "not known before an epoch is done" if seconds is None else duration(seconds)

@@ -16,6 +16,13 @@ def _define(values):
         "How to write the table. Default: text.",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "over",
+        ["vanilla", "dml"],
+        "What gains are over: configurations (names of their folders) or methods. A "
+        "baseline itself has gains over those before it.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output", None, "Write the table to this file.", flag_values=values
     )
@@ -40,7 +47,7 @@ def _execute(values, arguments, argv):
 
     if values.chart:
         chart.check_path(values.chart)
-    comparison = compare(arguments)
+    comparison = compare(arguments, values.over)
     if not comparison.tables:
         raise ValueError(
             " ".join(["Expected at least one finished run.", *comparison.remarks])
@@ -61,14 +68,15 @@ COMMAND = command.Command(
     usage="DIR... [flags]",
     summary="Print a table of runs: accuracy in percent of the last epoch, mean +- "
     "standard deviation over the seeds of one configuration, for every network, their "
-    "mean and their ensemble; the gain over vanilla and over DML by the seeds in "
-    "common, with the 95% confidence interval and p of the paired t-test; and what the "
-    "paper reports, where it is known. A folder stands for all runs in it. Runs of "
-    "different protocols (data, epochs, batch, ...) are in tables of their own. Runs "
-    "that are not finished are named.",
+    "mean and their ensemble; the gain over vanilla and over DML, or what --over says, "
+    "by the seeds in common, with the 95% confidence interval and p of the paired "
+    "t-test; and what the paper reports, where it is known. A folder stands for all "
+    "runs in it. Runs of different protocols (data, epochs, batch, ...) are in tables "
+    "of their own. Runs that are not finished are named.",
     examples=(
         "afd-results runs/*",
         "afd-results studies/cifar100_reduced --format=markdown --chart=study.png",
+        "afd-results studies/cifar100_reduced --over=vanilla,dml,l1_kd",
     ),
     define=_define,
     execute=_execute,

@@ -5,6 +5,7 @@ epochs, batch, precision, whether the test set or held-out images are evaluated.
 different protocols are shown apart, never in one table.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from afd_tf.naming import printable
@@ -12,6 +13,7 @@ from afd_tf.training import paper_values
 from afd_tf.training.finished_runs import Run, finished_runs
 from afd_tf.training.statistics import gain
 
+# What gains are over, unless told.
 BASELINES = ("vanilla", "dml")
 # Summaries beside the networks.
 SUMMARIES = ("mean", "ensemble")
@@ -53,6 +55,7 @@ class Group:
     Attributes:
         runs: list of Run, by seed.
         label: str, where they are.
+        name: str, the name of the folder of the seeds' runs, or of the run.
         protocol: dict of setting to text.
         method: str.
         networks: dict of network to what `results.json` has of it.
@@ -61,6 +64,7 @@ class Group:
     def __init__(self, runs: list[Run]):
         self.runs = sorted(runs, key=lambda run: run.results["seed"])
         self.label = _label([run.path for run in runs])
+        self.name = Path(self.label).name
         self.protocol = protocol(runs[0])
         self.method = runs[0].results["method"]
         self.networks = runs[0].results["networks"]
@@ -86,22 +90,32 @@ class Comparison(NamedTuple):
     Attributes:
         tables: list of (description, list of Row), one per protocol.
         remarks: list of str: runs left out, and what limits the comparison.
+        over: tuple of str, the baselines asked for.
     """
 
     tables: list
     remarks: list
+    over: tuple
 
 
-def compare(paths):
+def compare(paths, over=BASELINES):
     """Compare finished runs.
 
     Args:
         paths: iterable of paths: run directories, or folders that hold some at any
             depth; what is given twice counts once.
+        over: iterable of str, what gains are computed over: names of configurations
+            (the folder of their seeds) or of methods. A baseline itself has gains over
+            those before it.
 
     Returns:
         Comparison.
+
+    Raises:
+        ValueError: if there are finished runs, and none of a baseline other than
+            `BASELINES`.
     """
+    over = tuple(over)
     remarks = []
     runs = finished_runs(paths, remarks)
     # Networks have to be the same where a file was changed by hand, too.
@@ -118,8 +132,9 @@ def compare(paths):
         group = Group(found)
         key = tuple(sorted(group.protocol.items()))
         by_protocol.setdefault(key, []).append(group)
+    _check_baselines(over, [group for few in by_protocol.values() for group in few])
     tables = [
-        (describe(together[0]), _rows(together, remarks))
+        (describe(together[0]), _rows(together, over, remarks))
         for together in by_protocol.values()
     ]
     first, *others = [together[0] for together in by_protocol.values()] or [None]
@@ -129,7 +144,18 @@ def compare(paths):
             f"Not compared: {first.label} and {other.label}, whose protocols differ in "
             f"{'; '.join(differing)}."
         )
-    return Comparison(tables, list(dict.fromkeys(remarks)))
+    return Comparison(tables, list(dict.fromkeys(remarks)), over)
+
+
+def _check_baselines(over, groups):
+    known = dict.fromkeys([*BASELINES, *(g.name for g in groups)])
+    known |= dict.fromkeys(group.method for group in groups)
+    for name in over:
+        if groups and name not in known:
+            raise ValueError(
+                "Invalid value for argument `over`. Expected names of configurations "
+                f"or methods among {', '.join(known)}. Received: over={name!r}."
+            )
 
 
 def _differing(first, second):
@@ -186,7 +212,7 @@ def _label(paths):
     return str(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
 
 
-def _rows(groups, remarks):
+def _rows(groups, over, remarks):
     rows = []
     for group in groups:
         if len(set(group.seeds)) < len(group.seeds):
@@ -200,7 +226,7 @@ def _rows(groups, remarks):
                     what,
                     group.networks.get(what, {}).get("parameters"),
                     group.accuracies(what),
-                    _gains(group, what, groups, remarks),
+                    _gains(group, what, groups, over, remarks),
                     known.get(what),
                 )
             )
@@ -209,43 +235,45 @@ def _rows(groups, remarks):
     return rows
 
 
-def _gains(group, what, groups, remarks):
+def _gains(group, what, groups, over, remarks):
     found = {}
-    for method in BASELINES:
-        # Vanilla is no gain over anything, DML one over vanilla.
-        if method in BASELINES[: _rank(group.method)]:
-            baseline = _baseline(method, group, what, groups, remarks)
-            if baseline is None:
-                continue
-            difference = gain(group.accuracies(what), baseline.accuracies(what))
-            if difference is None:
-                remarks.append(
-                    f"{group.label} and {baseline.label} have no seed in common."
-                )
-                continue
-            if set(group.seeds) != set(baseline.seeds):
-                remarks.append(
-                    f"{group.label} has seeds {_list(group.seeds)}, {baseline.label} "
-                    f"{_list(baseline.seeds)}: gains are over those in common."
-                )
-            found[method] = difference
+    for name in over:
+        candidates = _candidates(name, group, what, groups)
+        if group in candidates:
+            # A baseline: it has gains over those before it alone.
+            break
+        if len(candidates) > 1:
+            labels = ", ".join(other.label for other in candidates)
+            remarks.append(
+                f"No gain over {name}, of which there are several: {labels}."
+            )
+        if len(candidates) != 1:
+            continue
+        [baseline] = candidates
+        difference = gain(group.accuracies(what), baseline.accuracies(what))
+        if difference is None:
+            remarks.append(
+                f"{group.label} and {baseline.label} have no seed in common."
+            )
+            continue
+        if set(group.seeds) != set(baseline.seeds):
+            remarks.append(
+                f"{group.label} has seeds {_list(group.seeds)}, {baseline.label} "
+                f"{_list(baseline.seeds)}: gains are over those in common."
+            )
+        found[name] = difference
     return found
 
 
-def _rank(method):
-    return BASELINES.index(method) if method in BASELINES else len(BASELINES)
-
-
-def _baseline(method, group, what, groups, remarks):
-    """Find the baseline: of the same networks, or the same network learning alone."""
-    every = [other for other in groups if other.method == method]
+def _candidates(name, group, what, groups):
+    """Find baselines: of the same networks, or the same network learning alone."""
+    every = [other for other in groups if other.name == name]
+    every = every or [other for other in groups if other.method == name]
     same = [other for other in every if list(other.networks) == list(group.networks)]
-    if not same and method == "vanilla":
-        same = [other for other in every if what in other.networks]
-    if len(same) > 1:
-        labels = ", ".join(other.label for other in same)
-        remarks.append(f"No gain over {method}, of which there are several: {labels}.")
-    return same[0] if len(same) == 1 else None
+    if not same:
+        alone = [other for other in every if other.method == "vanilla"]
+        same = [other for other in alone if what in other.networks]
+    return same
 
 
 def _list(seeds):

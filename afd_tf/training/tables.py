@@ -3,7 +3,6 @@
 import csv
 import io
 
-from afd_tf.training.comparison import BASELINES
 from afd_tf.training.formatting import layout, percent
 from afd_tf.training.statistics import mean_and_deviation
 
@@ -21,7 +20,7 @@ def run_table(results):
 def text(comparison):
     """Lay a comparison out for a terminal: a table per protocol, then the remarks."""
     parts = [
-        f"{description}\n\n{layout(_cells(rows))}"
+        f"{description}\n\n{layout(_cells(rows, comparison.over))}"
         for description, rows in comparison.tables
     ]
     return "\n\n".join([*parts, *_remarks(comparison)])
@@ -31,7 +30,7 @@ def markdown(comparison):
     """Write a comparison as Markdown: a table per protocol, then the remarks."""
     parts = []
     for description, rows in comparison.tables:
-        head, *body = _cells(rows)
+        head, *body = _cells(rows, comparison.over)
         lines = [head, ["---"] * len(head), *body]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         parts.append(f"{description}\n\n{table}")
@@ -46,7 +45,7 @@ def csv_text(comparison):
     """
     columns = ["protocol", "configuration", "method", "seeds", "network", "parameters"]
     columns += ["accuracy", "deviation"]
-    for name in BASELINES:
+    for name in comparison.over:
         columns += [f"{what}_{name}" for what in ("gain", "low", "high", "p", "pairs")]
     columns += ["paper", "paper_mark"]
     output = io.StringIO()
@@ -58,7 +57,7 @@ def csv_text(comparison):
             cells = [description, row.configuration, row.method]
             cells += [" ".join(map(str, row.accuracies)), row.network, row.parameters]
             cells += [100 * mean, _hundredfold(deviation)]
-            for name in BASELINES:
+            for name in comparison.over:
                 gain = row.gains.get(name)
                 cells += (
                     [*map(_hundredfold, gain[:3]), gain.p, gain.pairs]
@@ -81,9 +80,9 @@ def _remarks(comparison):
     return ["\n".join(comparison.remarks)] if comparison.remarks else []
 
 
-def _cells(rows):
+def _cells(rows, over):
     """Return lines of str with the headings first, without columns that are empty."""
-    shown = [name for name in BASELINES if any(name in row.gains for row in rows)]
+    shown = [name for name in over if any(name in row.gains for row in rows)]
     known = any(row.paper for row in rows)
     head = ["runs", "method", "seeds", "network", "parameters", "accuracy"]
     head += [f"over {name}" for name in shown]

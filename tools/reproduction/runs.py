@@ -7,8 +7,10 @@ import shutil
 import statistics
 from pathlib import Path
 
+from afd_tf import config
 from reproduction.cells import Cell
 
+_SOURCE = ("", "train", "source")
 # What is kept of a run for good: small files of text.
 RECORDED = ("results.json", "metrics.csv", "config.gin")
 
@@ -65,14 +67,41 @@ class Run:
 
     @property
     def kept(self):
-        """Path of a folder with the run's results: its own, or the recorded one."""
-        recorded = self.record / self.name if self.record else self.path
-        return self.path if (self.path / "results.json").is_file() else recorded
+        """Path of the run's folder, or of the record if that alone has results."""
+        own = (self.path / "results.json").is_file()
+        if self.record and not own:
+            recorded = self.record / self.name
+            if (recorded / "results.json").is_file():
+                return recorded
+        return self.path
 
     @property
     def finished(self):
         """Whether there are results."""
         return (self.kept / "results.json").is_file()
+
+    def check_settings(self):
+        """Check that a finished run is one of the settings that it would have now.
+
+        Settings that did not exist when it ran are not compared.
+
+        Raises:
+            ValueError: naming a setting that differs.
+        """
+        if not self.finished:
+            return
+        file = self.kept / "config.gin"
+        then, now = _values([file]), _values(self.cell.files, self.cell.params)
+        now[("", "train", "seed")] = self.seed
+        for key, value in now.items():
+            if key != _SOURCE and then.get(key, value) != value:
+                scope, name, parameter = key
+                raise ValueError(
+                    f"Invalid finished run {self.name}. Expected one of the settings "
+                    f"that it would have now, {scope}{'/' * bool(scope)}{name}."
+                    f"{parameter} = {value!r}. Received: {then[key]!r} in {file}. "
+                    f"Remove {self.kept} to run it again, or mend the settings."
+                )
 
     def results(self):
         """Return the content of `results.json`."""
@@ -100,6 +129,11 @@ class Run:
             return "finished"
         done, _ = self.progress()
         return f"epoch {done} of {self.cell.setting('epochs')}" if done else "to do"
+
+
+def _values(files, params=()):
+    statements = config.read(files, params)
+    return {(s.scope, s.name, s.parameter): s.value for s in statements}
 
 
 def metrics(folder):

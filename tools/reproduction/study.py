@@ -8,6 +8,7 @@ read from then on. No tuning run reads the test set.
 import json
 from pathlib import Path
 
+from afd_tf.training.comparison import BASELINES
 from afd_tf.training.run_directory import write_json
 from reproduction.cells import Cell
 from reproduction.runs import Run
@@ -31,6 +32,7 @@ class Study:
 
     Attributes:
         tuning: dict, what the design says of tuning.
+        over: list of str, the cells that gains are reported over.
     """
 
     def __init__(self, folder, output, epochs=None):
@@ -43,6 +45,7 @@ class Study:
             )
         design = json.loads(path.read_text(encoding="utf-8"))
         self._cells, self.tuning = design["cells"], design["tuning"]
+        self.over = design.get("over", BASELINES)
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         # Runs of another number of epochs must not pass for the study's own.
         self._record = self.folder if epochs is None else None

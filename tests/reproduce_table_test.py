@@ -1,0 +1,83 @@
+"""A table of the paper by one command, interrupted and continued."""
+
+import csv
+import io
+import signal
+
+import numpy as np
+import pytest
+from prepared_sets import prepare
+from reproducing import reproduce, wait_for
+
+from afd_tf.cli import results
+from afd_tf.training.comparison import compare
+
+CELLS = {
+    "resnet8_wrn10_2_vanilla": ["resnet8", "wrn10_2"],
+    "resnet8_wrn10_2_dml": ["resnet8", "wrn10_2"],
+    "resnet8_wrn10_2_afd": ["resnet8", "wrn10_2"],
+    "resnet8_from_wrn10_2_kd": ["resnet8"],
+}
+
+
+def write_data(root):
+    """Write 60 small training images of each of 100 classes, each class of a colour."""
+    colors = np.random.RandomState(0).randint(0, 256, (100, 1, 1, 3))
+
+    def images(count):
+        noise = np.random.RandomState(count).randint(-40, 40, (count, 32, 32, 3))
+        for index in range(count):
+            image = np.clip(colors[index % 100] + noise[index], 0, 255)
+            yield {"image": image.astype(np.uint8), "label": index % 100}
+
+    prepare(
+        root,
+        "cifar100",
+        (32, 32, 3),
+        classes=[f"class {number}" for number in range(100)],
+        train=list(images(6000)),
+        test=list(images(200)),
+    )
+
+
+@pytest.mark.slow
+def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, capsys):
+    write_data(tmp_path / "data")
+    command = ["--table=4", "--scale=reduced", "--seeds=3", "--epochs=1", "--jobs=2"]
+    command.append(f"--data_dir={tmp_path / 'data'}")
+    runs = tmp_path / "runs" / "reduced_1_epochs"
+
+    stopped = reproduce(tmp_path, *command)
+    wait_for((runs / "resnet8_wrn10_2_afd/seed_0/config.gin").exists, stopped)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate()
+    assert stopped.returncode == 130
+    assert f"Continue with: tools/reproduce {' '.join(command)}" in errors
+    done = {path.parent for path in runs.rglob("results.json")}
+    assert 0 < len(done) < 12
+    before = {path: (path / "results.json").read_bytes() for path in done}
+
+    resumed = reproduce(tmp_path, *command)
+    output, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors
+    for path, content in before.items():
+        assert (path / "results.json").read_bytes() == content
+        assert f"{path.parent.name}/{path.name}: starts" not in output
+    assert "cifar100, 60 training images per class, 1 epochs, batches of 128" in output
+
+    [(_, rows)] = compare([runs]).tables
+    found = {}
+    for row in rows:
+        assert list(row.accuracies) == [0, 1, 2]
+        name = row.configuration.rpartition("/")[2]
+        found.setdefault(name, []).append(row.network)
+    assert found == {name: [*n, "mean", "ensemble"] for name, n in CELLS.items()}
+    # The colours are learned: 200 images of 100 classes would give one percent.
+    assert min(row.accuracies[0] for row in rows if row.network == "wrn10_2") > 0.02
+
+    assert results.main([str(runs), "--format=csv", "--over=dml"]) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    gains = {
+        row["configuration"].rpartition("/")[2] for row in table if row["gain_dml"]
+    }
+    assert gains == {"resnet8_wrn10_2_vanilla", "resnet8_wrn10_2_afd"}

@@ -1,0 +1,27 @@
+"""`tools/reproduce` as a process."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def reproduce(cwd, *arguments):
+    tool = str(ROOT / "tools" / "reproduce.py")
+    return subprocess.Popen(
+        [sys.executable, tool, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
