@@ -123,6 +123,15 @@ def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, cap
     assert output.is_file()
 
 
+def test_an_export_of_an_unfinished_run_says_so(run, tmp_path, capsys):
+    unfinished = shutil.copytree(run, tmp_path / "run")
+    assert export.main([f"--workdir={run}", f"--output={tmp_path / 'a'}"]) == 0
+    assert "not finished" not in capsys.readouterr().err
+    (unfinished / "results.json").unlink()
+    assert export.main([f"--workdir={unfinished}", f"--output={tmp_path / 'b'}"]) == 0
+    assert "The run is not finished: it has 2 epochs." in capsys.readouterr().err
+
+
 def test_results_are_tabled_with_what_is_missing(run, tmp_path, capsys):
     (tmp_path / "notes").mkdir()
     assert results.main([str(run), str(tmp_path / "notes")]) == 0

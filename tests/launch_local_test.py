@@ -1,5 +1,6 @@
 """tools/launch_local: two workers on one machine, through the command."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -56,8 +57,8 @@ def test_the_status_is_that_of_the_first_failure(tmp_path):
     process = launch("--workers=2", "--", "--gin_param=train.epoch = 2")
     output, error = process.communicate()
     assert process.returncode == 2
-    for task in (0, 1):
-        assert f"[{task}] afd-train: " in error
+    # Both make the mistake; the one that is slower may be ended before it says so.
+    assert re.search(r"^\[[01]\] afd-train: ", error, re.MULTILINE)
     assert "Did you mean 'epochs'" in error
     assert output == ""
 
@@ -67,7 +68,7 @@ def test_the_status_is_that_of_the_first_failure(tmp_path):
     [
         (["--workers=0"], "expected at least 1, received 0"),
         (["--", "--task=1"], "--task=1 is set for every worker"),
-        (["--gin_file=x"], "unrecognized arguments: --gin_file=x"),
+        (["--gin_file=x"], "come after --, not before: --gin_file=x"),
     ],
 )
 def test_mistakes_of_the_launcher_itself_are_named(arguments, message):

@@ -63,7 +63,7 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     for path, content in before.items():
         assert (path / "results.json").read_bytes() == content
         assert f"{path.parent.name}/{path.name}: starts" not in output
-    assert "cifar100, 60 training images per class, 1 epochs, batches of 128" in output
+    assert "cifar100, 60 training images per class, 1 epoch, batches of 128" in output
 
     [(_, rows)] = compare([runs]).tables
     found = {}

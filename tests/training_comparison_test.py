@@ -286,7 +286,7 @@ def test_what_is_not_in_the_table_is_said(tmp_path):
     comparison = compare([tmp_path / name for name in ("a", "b", "notes")])
     assert len(comparison.tables) == 1
     assert comparison.remarks == [
-        f"{tmp_path / 'b'}: not finished, 1 epochs done.",
+        f"{tmp_path / 'b'}: not finished, 1 epoch done.",
         f"{tmp_path / 'notes'}: not a run, it has no config.gin.",
     ]
 

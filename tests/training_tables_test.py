@@ -79,7 +79,7 @@ def test_remarks_come_last(tmp_path):
     run(tmp_path / "b", 0.5, finished=False)
     for write in (tables.text, tables.markdown):
         text = write(compare([tmp_path / "a", tmp_path / "b"]))
-        assert text.splitlines()[-1].endswith("b: not finished, 1 epochs done.")
+        assert text.splitlines()[-1].endswith("b: not finished, 1 epoch done.")
 
 
 def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):

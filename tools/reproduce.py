@@ -26,7 +26,7 @@ from reproduction.verification import find_run, verify
 
 from afd_tf.data.sources.prepared import data_root, find_prepared
 from afd_tf.training.comparison import BASELINES, compare
-from afd_tf.training.formatting import duration, layout
+from afd_tf.training.formatting import counted, duration, layout
 from afd_tf.training.tables import text
 
 STUDY = ROOT / "studies" / "cifar100_reduced"
@@ -169,7 +169,9 @@ def _print_plan(runs, jobs):
     rows = [["run", "status"], *([run.name, run.status()] for run in runs)]
     seconds = seconds_left(runs, jobs)
     left = "not known before an epoch is done" if seconds is None else duration(seconds)
-    print(f"{layout(rows)}\n{len(runs)} runs, time left: {left}\n", flush=True)
+    print(
+        f"{layout(rows)}\n{counted(len(runs), 'run')}, time left: {left}\n", flush=True
+    )
 
 
 def _verify(options):

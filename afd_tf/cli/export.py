@@ -1,5 +1,6 @@
 """afd-export: take one network of a run home."""
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -44,6 +45,7 @@ def _execute(values, arguments, argv):
 
     from afd_tf.export import export, suffix
     from afd_tf.training import construction, exported
+    from afd_tf.training.formatting import counted
 
     settings = config.settings()
     with construction.environment(precision=settings["precision"]):
@@ -58,6 +60,11 @@ def _execute(values, arguments, argv):
             ),
         )
     print(f"exported {position} of {report}")
+    if not run.results.is_file():
+        print(
+            f"The run is not finished: it has {counted(settings['epochs'], 'epoch')}.",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from afd_tf.naming import printable
 from afd_tf.training import paper_values
 from afd_tf.training.finished_runs import Run, finished_runs
+from afd_tf.training.formatting import counted
 from afd_tf.training.statistics import gain
 
 # What gains are over, unless told.
@@ -185,7 +186,7 @@ def describe(group):
     parts = [printable(results["dataset"])]
     if per_class := settings.get("load_data.per_class"):
         parts.append(f"{per_class} training images per class")
-    parts.append(f"{results['epoch']} epochs")
+    parts.append(counted(results["epoch"], "epoch"))
     if batch := settings.get("train.batch_size"):
         parts.append(f"batches of {batch}")
     precision = settings.get("train.precision", "float32").strip("'\"")

@@ -1,5 +1,7 @@
 """What would be trained, as text."""
 
+from afd_tf.training.formatting import counted
+
 
 def describe(experiment):
     """Describe networks, taps, discriminators, optimizers, schedules, data and steps.
@@ -20,7 +22,7 @@ def describe(experiment):
         f"evaluate on ({info.evaluated_split})"
     )
     lines.append(
-        f"steps: {epochs} epochs x {info.steps_per_epoch} = "
+        f"steps: {counted(epochs, 'epoch')} x {info.steps_per_epoch} = "
         f"{epochs * info.steps_per_epoch:,}, of {info.batch_size} images"
     )
     return "\n".join(lines)

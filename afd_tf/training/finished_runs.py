@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from afd_tf.files import read_text
 from afd_tf.training import settings_text
+from afd_tf.training.formatting import counted
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 
 # Neither the training nor its result depends on them.
@@ -50,8 +51,8 @@ def finished_runs(paths, remarks):
             if not run.config.is_file():
                 remarks.append(f"{path}: not a run, it has no config.gin.")
             elif not run.results.is_file():
-                epochs = _epochs_done(run)
-                remarks.append(f"{path}: not finished, {epochs} epochs done.")
+                epochs = counted(_epochs_done(run), "epoch")
+                remarks.append(f"{path}: not finished, {epochs} done.")
             else:
                 runs.append(Run(path, run.read_results(), _settings(run)))
         except ValueError as error:

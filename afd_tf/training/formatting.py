@@ -30,6 +30,11 @@ def layout(rows):
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
 
 
+def counted(number, thing):
+    """Write `1 epoch` or `60 epochs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def duration(seconds):
     """Write seconds as `45s`, `3m 20s` or `2h 05m`."""
     seconds = round(seconds)

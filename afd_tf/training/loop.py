@@ -7,6 +7,7 @@ from afd_tf.naming import lookup
 from afd_tf.training import errors
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.checks import check_integer
+from afd_tf.training.formatting import counted
 from afd_tf.training.metrics_file import MetricsFile
 from afd_tf.training.nonfinite import SkipNonFinite, StopOnNonFinite
 from afd_tf.training.progress import Progress
@@ -80,7 +81,8 @@ def fit(experiment, run, interruption, options):
             start = restored.position if restored else Position(0)
             epochs = experiment.epochs
             if restored and workers.is_chief:
-                print(f"Continuing {run.path} after {start}; {epochs} epochs in all.")
+                in_all = counted(epochs, "epoch")
+                print(f"Continuing {run.path} after {start}; {in_all} in all.")
             _pretrain(experiment, interruption, workers)
             if start < Position(epochs):
                 experiment.distiller.fit(
@@ -117,7 +119,7 @@ def _pretrain(experiment, interruption, workers):
     errors_of_epochs = history.history["loss"]
     if workers.is_chief:
         print(
-            f"Trained beforehand, {len(errors_of_epochs)} epochs in "
+            f"Trained beforehand, {counted(len(errors_of_epochs), 'epoch')} in "
             f"{time.monotonic() - started:.0f} s: reconstruction error "
             f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
         )

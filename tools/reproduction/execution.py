@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from afd_tf.training.formatting import duration
+from afd_tf.training.formatting import counted, duration
 from reproduction.runs import seconds_left
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ class Execution:
         done = sum(run.finished for run in remaining)
         seconds = seconds_left(remaining, self._jobs)
         left = "?" if seconds is None else duration(seconds)
-        return f"{done} of {len(self._runs)} runs done, {left} left"
+        return f"{done} of {counted(len(self._runs), 'run')} done, {left} left"
 
 
 def _say(text):
