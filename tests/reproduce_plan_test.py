@@ -218,9 +218,12 @@ def test_the_study_has_the_seeds_and_the_budget_it_promises():
     assert seeds == {
         **{name: [0, 1, 2, 3, 4] for name in ("vanilla", "dml", "afd")},
         **{name: [0, 1, 2] for name in of_three},
-        **{name: [0] for name in ("vanilla_float32", "afd_float32")},
+        "dml_paper_rate": [0, 1, 2, 3, 4],
+        "afd_paper_rate": [0, 1, 2],
     }
     assert all(run.cell.setting("validation") == 0.0 for run in final)
+    fixed = {r.cell.name: r.cell.params for r in final if "_rate" in r.cell.name}
+    assert fixed == {"dml_paper_rate": (), "afd_paper_rate": ()}
     placebo = next(run for run in final if run.cell.name == "afd_placebo")
     assert placebo.cell.params == (
         "feature/Adam.learning_rate = 0.0001",

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import reproduce as tool
 from reproducing import reproduce, wait_for
 from reproduction import execution, verification
 from reproduction.cells import Cell
@@ -306,6 +307,41 @@ def test_a_tuning_that_is_not_the_same_for_all_is_refused(tmp_path, change, mess
     (folder / "design.json").write_text(json.dumps(design))
     with pytest.raises(ValueError, match=message):
         Study(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", r"design\.json': it is no JSON"),
+        ('{"cells": {}}', r"design\.json': 'tuning' is missing"),
+        ('{"cells": {"a": {"seeds": 1}}, "tuning": {}}', "'gin_file' is missing"),
+    ],
+)
+def test_a_damaged_design_is_named(tmp_path, content, message):
+    (tmp_path / "design.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Study(tmp_path, tmp_path / "out")
+
+
+def test_a_plan_chooses_nothing_for_good(tmp_path, capsys):
+    folder = write_study(tmp_path / "study")
+    planned = Study(folder, tmp_path / "out")
+    for run in planned.tuning_runs():
+        path = folder / run.name
+        path.mkdir(parents=True)
+        accuracy = {"accuracy": 0.5}
+        results = {"networks": {"resnet8": accuracy}, "mean": accuracy}
+        (path / "results.json").write_text(json.dumps(results))
+        shutil.copy(run.cell.files[0], path / "config.gin")
+        (path / "metrics.csv").write_text("")
+    arguments = [f"--study={folder}", f"--output={tmp_path / 'out'}", "--plan"]
+    for run in planned.tuning_runs():
+        config = folder / run.name / "config.gin"
+        more = [*run.cell.params, f"train.seed = {run.seed}"]
+        config.write_text("\n".join([config.read_text(), *more]) + "\n")
+    assert tool.main(arguments) == 0
+    assert "vanilla/seed_1" in capsys.readouterr().out
+    assert not (folder / "chosen.json").exists()
 
 
 def test_a_choice_from_other_values_is_refused(tmp_path):

@@ -116,13 +116,14 @@ def _study(options):
     output = _output(options, "study")
     study = Study(options.study, output, options.epochs)
     tuning = study.tuning_runs()
+    chosen = study.choose(write=not options.plan)
     if options.plan:
-        return _execute([*tuning, *study.final_runs(study.choose())], options)
-    print("Tuning, on held-out images:", flush=True)
+        return _execute([*tuning, *study.final_runs(chosen)], options)
     failed = {}
-    if len(study.choose()) < len({run.cell.name for run in tuning}):
-        failed = _do(tuning, options)
-    chosen = study.choose()
+    if len(chosen) < len(study.tuning["cells"]):
+        print("Tuning, on held-out images, and what is chosen already:", flush=True)
+        failed = _do([*tuning, *study.final_runs(chosen)], options)
+        chosen = study.choose()
     for name, choice in chosen.items():
         print(f"{name}: {choice['parameters'][0]} = {choice['value']}")
     for name in study.without_choice(chosen):

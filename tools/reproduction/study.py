@@ -8,12 +8,22 @@ read from then on. No tuning run reads the test set.
 import json
 from pathlib import Path
 
+from afd_tf.files import read_json
 from afd_tf.training.comparison import BASELINES
 from afd_tf.training.run_directory import write_json
 from reproduction.cells import Cell
 from reproduction.runs import Run
 
 _MOST_VALUES = 3
+# What design.json must have; a cell may have `tuned_as`, and the design `over`.
+_DESIGN = {
+    "cells": {str: {"gin_file": str, "seeds": int}},
+    "tuning": {
+        "validation": float,
+        "seed": int,
+        "cells": {str: {"parameters": [str], "values": [float]}},
+    },
+}
 
 
 class Study:
@@ -43,7 +53,7 @@ class Study:
                 "Invalid value for argument `study`. Expected the folder of a study, "
                 f"with a design.json. Received: study={str(folder)!r}."
             )
-        design = json.loads(path.read_text(encoding="utf-8"))
+        design = read_json(path, _DESIGN, "design of a study")
         self._cells, self.tuning = design["cells"], design["tuning"]
         self.over = design.get("over", BASELINES)
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
@@ -60,10 +70,11 @@ class Study:
                 f"values for every cell, at most {_MOST_VALUES}. Received: {budgets}."
             )
         for name in self._cells:
-            if self._tuned_as(name) not in budgets:
+            if self._tuned_as(name) not in {None, *budgets}:
                 raise ValueError(
                     f"Invalid cell in {self.folder / 'design.json'}. Expected one that "
-                    f"is tuned, or `tuned_as` one that is. Received: {name!r}."
+                    "is tuned, or `tuned_as` one that is, or null for what its file "
+                    f"says. Received: {name!r}."
                 )
 
     def _tuned_as(self, name):
@@ -91,11 +102,14 @@ class Study:
             for value in tuned["values"]
         ]
 
-    def choose(self):
+    def choose(self, write=True):
         """Choose each cell's value by its tuning runs, and write that down.
 
         The value with the best mean accuracy of the networks after the last epoch; of
         equals the first listed.
+
+        Args:
+            write: bool, False to find out only.
 
         Returns:
             dict of cell to {"parameters", "value", "validation": what each value came
@@ -116,7 +130,7 @@ class Study:
                 chosen[name] = earlier[name]
             elif all(run.finished for run in own.values()):
                 chosen[name] = _choice(tuned, own)
-        if chosen != earlier:
+        if write and chosen != earlier:
             write_json(self._chosen_path, chosen)
         return chosen
 
@@ -138,19 +152,29 @@ class Study:
         most = max(cell["seeds"] for cell in self._cells.values())
         return [
             Run(
-                self._cell(name, name, _statements(choice, choice["value"])),
+                self._cell(name, name, params),
                 seed,
                 self.output,
                 self._record,
             )
             for seed in range(most)
             for name, cell in self._cells.items()
-            if seed < cell["seeds"] and (choice := chosen.get(self._tuned_as(name)))
+            if seed < cell["seeds"]
+            and (params := self._chosen_params(name, chosen)) is not None
         ]
+
+    def _chosen_params(self, name, chosen):
+        """Return the statements of what is chosen for a cell, None without a choice."""
+        tuned_as = self._tuned_as(name)
+        if tuned_as is None:
+            return ()
+        choice = chosen.get(tuned_as)
+        return choice and _statements(choice, choice["value"])
 
     def without_choice(self, chosen):
         """List the cells that cannot be run, as a tuning run of theirs has failed."""
-        return [name for name in self._cells if self._tuned_as(name) not in chosen]
+        done = {None, *chosen}
+        return [name for name in self._cells if self._tuned_as(name) not in done]
 
 
 def _statements(tuned, value):
