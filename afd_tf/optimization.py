@@ -16,19 +16,19 @@ _NORMALIZATION = ("gamma", "beta")
 
 
 def logit_optimizer():
-    """Return the paper's optimizer for E1: SGD 0.1, Nesterov momentum 0.9."""
+    """Return the default optimizer for E1: SGD 0.1, momentum 0.9 (paper), Nesterov."""
     return keras.optimizers.SGD(
         0.1, momentum=0.9, nesterov=True, name="logit_optimizer"
     )
 
 
 def feature_optimizer():
-    """Return the paper's optimizer for E3: Adam 2e-5."""
+    """Return the default optimizer for E3: Adam 2e-5 (paper), epsilon 1e-8."""
     return keras.optimizers.Adam(2e-5, epsilon=1e-8, name="feature_optimizer")
 
 
 def discriminator_optimizer():
-    """Return the paper's optimizer for E2: Adam 2e-5."""
+    """Return the default optimizer for E2: Adam 2e-5 (paper), epsilon 1e-8."""
     return keras.optimizers.Adam(2e-5, epsilon=1e-8, name="discriminator_optimizer")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import reproduce
-from reproduction import cells, study
+from reproduction import cells, similarity, study
+from reproduction.cells import Cell
 from reproduction.runs import Run, seconds_left
 
 from afd_tf import config, methods, training
@@ -127,6 +128,17 @@ def test_cells_that_others_learn_from_are_planned_first():
     assert runs[2].source is None
 
 
+def test_a_whole_name_means_one_cell_and_a_part_all_that_have_it():
+    l1 = "resnet32_wrn28_4_l1"
+    assert names(cells.paper_cells(1, names=[l1])) == [l1]
+    assert names(cells.paper_cells(1, names=[f"table1_{l1}"])) == [l1]
+    both = [l1, f"{l1}_kd"]
+    assert names(cells.paper_cells(1, names=["32_wrn28_4_l1"])) == both
+    # Where several files are one cell, each of their names means it.
+    [cell] = cells.paper_cells(4, "reduced", names=["table4_resnet32_wrn28_4_afd"])
+    assert cell.name == "resnet8_wrn10_2_afd"
+
+
 def test_cells_that_differ_in_their_networks_alone_are_one_when_reduced():
     found = cells.paper_cells(4, "reduced")
     assert names(found) == [
@@ -163,6 +175,7 @@ def test_a_file_named_after_other_networks_is_refused(tmp_path):
     [
         ({"table": 9}, "Expected one of 1: adversarial .* Received: table=9"),
         ({"table": 4, "names": ["resnet9"]}, "Expected names of cells.*'resnet9'"),
+        ({"table": 4, "names": ["afd", ""]}, "Expected names of cells.*Received: ''"),
         ({"table": 6, "scale": "reduced"}, "those of table 4"),
     ],
 )
@@ -298,3 +311,49 @@ def test_data_that_is_not_prepared_is_said_before_the_first_run(
     assert "has prepared 'cifar100'" in error
     assert str(tmp_path) in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["--study", "--seeds=1"], "--seeds has no meaning with --study"),
+        (["--study", "--cells=afd", "--plan"], "--cells has no meaning with --study"),
+        (["--verify=x", "--scale=paper"], "--scale has no meaning with --verify"),
+        (["--verify=x", "--jobs=2"], "--jobs has no meaning with --verify"),
+    ],
+)
+def test_flags_that_would_not_be_heard_are_refused(capsys, arguments, flag):
+    with pytest.raises(SystemExit) as caught:
+        reproduce.main(arguments)
+    assert caught.value.code == 2
+    assert flag in capsys.readouterr().err
+
+
+def test_maps_of_table_7_can_be_compared():
+    for scale in cells.SCALES:
+        for cell in cells.paper_cells(7, scale):
+            first, second = cell.setting("networks")
+            assert first.text == second.text
+
+
+def write_maps(run, pairs):
+    folder = run.path / "analysis"
+    folder.mkdir(parents=True)
+    found = [{"networks": ["a", "b"], "maps": maps} for maps in pairs]
+    (folder / "analysis.json").write_text(json.dumps({"pairs": found}))
+
+
+def test_the_table_of_similarity_has_mean_and_deviation_over_seeds(tmp_path):
+    alike, other = Cell("alike", ()), Cell("other", ())
+    runs = [Run(alike, 0, tmp_path), Run(alike, 1, tmp_path), Run(other, 0, tmp_path)]
+    for run, cosine in zip(runs[:2], (0.25, 0.75), strict=True):
+        measures = {"l1": 1.0, "l2": 2.0, "cosine": cosine, "cka": 0.5}
+        write_maps(run, [measures])
+    write_maps(runs[2], [{"cka": 0.125}])
+    lines = similarity.table([*runs, Run(other, 1, tmp_path)]).splitlines()
+    assert lines[0].split() == [
+        *["cell", "networks", "seeds", "l1", "l2", "cosine", "cka"]
+    ]
+    assert "a and b       2  1.0000 +- 0.0000" in lines[2]
+    assert "0.5000 +- 0.3536" in lines[2]
+    assert lines[3].split() == ["other", "a", "and", "b", "1", "-", "-", "-", "0.1250"]

@@ -248,6 +248,26 @@ def test_runs_that_learn_from_the_run_of_their_seed_are_one_configuration(
     assert " 54.00 +- 1.73 " in tables.text(comparison)
 
 
+def test_runs_that_all_learn_from_one_run_are_another_configuration(tmp_path):
+    for seed in range(3):
+        offline(tmp_path / "own" / f"seed_{seed}", 0.5, seed)
+        path = tmp_path / "one" / f"seed_{seed}"
+        more = SOURCE.format(name="vanilla", seed=0, file="", network="large")
+        run(path, 0.6, "kd", seed, more=more, networks=("small",))
+    found = rows(compare([tmp_path]))
+    # Seed 0 learns from the run of seed 0 in both: one run too many of it.
+    assert sorted(len(row.accuracies) for row in found.values()) == [2, 3]
+
+
+def test_offline_runs_are_a_baseline_for_the_network_that_learned(tmp_path):
+    study(tmp_path, "afd", [0.53, 0.55])
+    study(tmp_path, "kd", [0.50, 0.51], networks=("small",))
+    comparison = compare([tmp_path], ["kd"])
+    assert rows(comparison)["afd"].gains["kd"].mean == pytest.approx(0.035)
+    assert rows(comparison, "large")["afd"].gains == {}
+    assert rows(comparison, "mean")["afd"].gains == {}
+
+
 @pytest.mark.parametrize("other", [{"name": "dml"}, {"network": "small"}])
 def test_runs_that_learn_from_other_networks_are_other_configurations(tmp_path, other):
     offline(tmp_path / "a", 0.5, seed=0)
@@ -321,3 +341,19 @@ def test_runs_on_different_images_are_no_seeds_of_one_configuration(tmp_path):
     assert [len(table) for _, table in found.tables] == [8, 4]
     [remark] = [text for text in found.remarks if "protocols differ" in text]
     assert f"data ({'a' * 12}, {'b' * 12})" in remark
+
+
+def test_runs_that_do_not_say_which_images_join_the_only_ones_there_are(tmp_path):
+    study(tmp_path, "vanilla", [0.5, 0.6])
+    study(tmp_path, "afd", [0.7, 0.8], data="a" * 64)
+    found = compare([tmp_path])
+    assert [len(table) for _, table in found.tables] == [8]
+    assert rows(found)["afd"].gains["vanilla"].mean == pytest.approx(0.2)
+    [remark] = found.remarks
+    assert remark == (
+        "Without a digest of their images, taken for those of the other runs: "
+        f"{tmp_path / 'vanilla/seed_0'}, {tmp_path / 'vanilla/seed_1'}."
+    )
+    # Of two sets, nobody knows which.
+    study(tmp_path, "dml", [0.7, 0.8], data="b" * 64)
+    assert [len(table) for _, table in compare([tmp_path]).tables] == [4, 4, 4]

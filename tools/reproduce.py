@@ -18,11 +18,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from reproduction.cells import SCALES, paper_cells
+from reproduction import similarity
+from reproduction.cells import SCALES, SIMILARITY, paper_cells
 from reproduction.execution import ROOT, Execution, Stopped
 from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
-from reproduction.verification import find_run, verify
+from reproduction.verification import find_run, is_deterministic, verify
 
 from afd_tf.data.sources.prepared import data_root, find_prepared
 from afd_tf.training.comparison import BASELINES, compare
@@ -36,6 +37,7 @@ def main(argv=None):
     """Run the tool; return the exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
+    _check_flags(parser, options)
     if options.data_dir:
         # By the environment, so that no record holds a path of this machine.
         os.environ["AFD_TFDS_DIR"] = str(Path(options.data_dir).expanduser().resolve())
@@ -75,9 +77,9 @@ def _parser():
     parser.add_argument(
         "--cells", help="with --table, names or parts of names, separated by commas"
     )
-    parser.add_argument("--seeds", type=_positive, default=5, help="with --table")
-    parser.add_argument("--scale", choices=SCALES, default="paper", help="with --table")
-    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=_positive, help="with --table; default: 5")
+    parser.add_argument("--scale", choices=SCALES, help="with --table; default: paper")
+    parser.add_argument("--jobs", type=_positive, help="runs at a time; default: 1")
     parser.add_argument("--data_dir", help="where the data sets are prepared")
     parser.add_argument(
         "--output", help="folder of the runs; default: runs/paper, reduced or study"
@@ -87,6 +89,23 @@ def _parser():
     )
     parser.add_argument("--plan", action="store_true", help="print the plan only")
     return parser
+
+
+def _check_flags(parser, options):
+    """Refuse flags that would not be heard, then set what --table's are by default."""
+    table = ("cells", "seeds", "scale")
+    unheard = {
+        "table": (),
+        "study": table,
+        "verify": (*table, "jobs", "epochs", "plan"),
+    }
+    [mode] = [name for name in unheard if getattr(options, name) is not None]
+    for name in unheard[mode]:
+        if getattr(options, name):
+            parser.error(f"--{name} has no meaning with --{mode}: leave it out")
+    options.seeds = options.seeds or 5
+    options.scale = options.scale or "paper"
+    options.jobs = options.jobs or 1
 
 
 def _positive(text):
@@ -109,7 +128,13 @@ def _table(options):
         cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
     output = _output(options, options.scale)
     runs = [Run(cell, s, output) for s in range(options.seeds) for cell in cells]
-    return _execute(runs, options)
+    status = _execute(runs, options)
+    if options.table == SIMILARITY and not options.plan:
+        failed = similarity.analyse(runs)
+        print(f"\nSimilarity of maps:\n\n{similarity.table(runs)}")
+        _say_failed(failed)
+        return 1 if failed else status
+    return status
 
 
 def _study(options):
@@ -140,9 +165,13 @@ def _execute(runs, options, failed=(), over=BASELINES):
     failed = {**dict(failed), **_do(runs, options)}
     finished = [run.kept for run in runs if run.finished]
     print(f"\n{text(compare(finished, over)) if finished else 'No run is finished.'}")
+    _say_failed(failed)
+    return 1 if failed else 0
+
+
+def _say_failed(failed):
     for name, reason in failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def _do(runs, options):
@@ -179,6 +208,12 @@ def _verify(options):
     folders = [STUDY, _output(options, "reduced"), _output(options, "paper")]
     run = find_run(options.verify, folders)
     print(f"Running {run} again.", flush=True)
+    if not is_deterministic(run):
+        print(
+            "It was not deterministic (train.deterministic = False): expect last "
+            "digits to differ, and accuracies as between two seeds.",
+            flush=True,
+        )
     found = verify(run)
     for difference in found:
         print(difference)

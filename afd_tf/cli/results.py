@@ -75,7 +75,7 @@ COMMAND = command.Command(
     "of their own. Runs that are not finished are named.",
     examples=(
         "afd-results runs/*",
-        "afd-results studies/cifar100_reduced --format=markdown --chart=study.png",
+        "afd-results runs/vanilla runs/afd --format=markdown --chart=results.png",
         "afd-results studies/cifar100_reduced --over=vanilla,dml,l1_kd",
     ),
     define=_define,

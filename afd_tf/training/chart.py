@@ -58,7 +58,8 @@ def figure(comparison):
     if len(comparison.tables) != 1:
         raise ValueError(
             "Invalid value for argument `chart`. Expected runs of one protocol. "
-            f"Received: {len(comparison.tables)}. {' '.join(comparison.remarks)}"
+            f"Received: {len(comparison.tables)} of them, see the tables without "
+            "--chart. Name the folders of one protocol's runs alone."
         )
     [(description, rows)] = comparison.tables
     # The networks first, in the order in which they come.

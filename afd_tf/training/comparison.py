@@ -1,31 +1,20 @@
 """Runs put side by side: same protocol together, same configuration over its seeds.
 
-A protocol is what runs must have in common to be compared: data set and how it is read,
-epochs, batch, precision, whether the test set or held-out images are evaluated. Runs of
-different protocols are shown apart, never in one table.
+Runs of different protocols (see `protocol.py`) are shown apart, never in one table.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
-from afd_tf.naming import printable
 from afd_tf.training import paper_values
 from afd_tf.training.finished_runs import Run, finished_runs
-from afd_tf.training.formatting import counted
+from afd_tf.training.protocol import DATA, describe, protocol, with_data
 from afd_tf.training.statistics import gain
 
 # What gains are over, unless told.
 BASELINES = ("vanilla", "dml")
 # Summaries beside the networks.
 SUMMARIES = ("mean", "ensemble")
-_STORAGE = ("load_data.cache_dir", "load_data.memory_limit", "load_data.download")
-_PROTOCOL = (
-    "train.dataset",
-    "train.epochs",
-    "train.batch_size",
-    "train.validation",
-    "train.precision",
-)
 
 
 class Row(NamedTuple):
@@ -118,14 +107,14 @@ def compare(paths, over=BASELINES):
     """
     over = tuple(over)
     remarks = []
-    runs = finished_runs(paths, remarks)
+    runs = with_data(finished_runs(paths, remarks), remarks)
     # Networks have to be the same where a file was changed by hand, too.
     groups = _grouped(
         runs,
         lambda run: (
             tuple(sorted(run.settings.items())),
             tuple(run.results["networks"]),
-            run.results.get("data_sha256"),
+            run.results.get(DATA),
         ),
     )
     by_protocol = {}
@@ -135,7 +124,7 @@ def compare(paths, over=BASELINES):
         by_protocol.setdefault(key, []).append(group)
     _check_baselines(over, [group for few in by_protocol.values() for group in few])
     tables = [
-        (describe(together[0]), _rows(together, over, remarks))
+        (describe(together[0].runs[0]), _rows(together, over, remarks))
         for together in by_protocol.values()
     ]
     first, *others = [together[0] for together in by_protocol.values()] or [None]
@@ -165,38 +154,6 @@ def _differing(first, second):
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key)
     ]
-
-
-def protocol(run):
-    """Return what runs to compare must have in common: settings, and the data."""
-    found = {
-        key: value
-        for key, value in run.settings.items()
-        if key in _PROTOCOL or (key.startswith("load_data.") and key not in _STORAGE)
-    }
-    # Folders have no name that tells them apart; older results do not say.
-    if digest := run.results.get("data_sha256"):
-        found["data"] = str(digest)[:12]
-    return found
-
-
-def describe(group):
-    """Describe a group's protocol in words."""
-    settings, results = group.protocol, group.runs[0].results
-    parts = [printable(results["dataset"])]
-    if per_class := settings.get("load_data.per_class"):
-        parts.append(f"{per_class} training images per class")
-    parts.append(counted(results["epoch"], "epoch"))
-    if batch := settings.get("train.batch_size"):
-        parts.append(f"batches of {batch}")
-    precision = settings.get("train.precision", "float32").strip("'\"")
-    if precision != "float32":
-        parts.append(precision)
-    held_out = float(settings.get("train.validation", 0))
-    if held_out:
-        parts.append(f"{100 * held_out:g}% of the training images held out")
-    parts.append(f"accuracy on the {'validation' if held_out else 'test'} images")
-    return ", ".join(parts)
 
 
 def _grouped(items, key):
@@ -267,14 +224,19 @@ def _gains(group, what, groups, over, remarks):
 
 
 def _candidates(name, group, what, groups):
-    """Find baselines: of the same networks, or the same network learning alone."""
+    """Find baselines: of the same networks, or the same network in less company."""
     every = [other for other in groups if other.name == name]
     every = every or [other for other in groups if other.method == name]
     same = [other for other in every if list(other.networks) == list(group.networks)]
-    if not same:
-        alone = [other for other in every if other.method == "vanilla"]
-        same = [other for other in alone if what in other.networks]
-    return same
+    if same:
+        return same
+    return [
+        other
+        for other in every
+        if what in other.networks
+        # Vanilla networks learn alone, whatever is beside them.
+        and (other.method == "vanilla" or set(other.networks) < set(group.networks))
+    ]
 
 
 def _list(seeds):

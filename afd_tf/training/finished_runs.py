@@ -11,8 +11,6 @@ from afd_tf.training.run_directory import LOCATION, RunDirectory
 
 # Neither the training nor its result depends on them.
 _IGNORED = ("train.seed", "train.evaluate_every", "train.deterministic", *LOCATION)
-# The part of a path that says which seed's run it is.
-_SEED_FOLDER = re.compile(r"""(?<=[/\\'"])seed_\d+(?=[/\\'"])""")
 
 
 class Run(NamedTuple):
@@ -54,7 +52,8 @@ def finished_runs(paths, remarks):
                 epochs = counted(_epochs_done(run), "epoch")
                 remarks.append(f"{path}: not finished, {epochs} done.")
             else:
-                runs.append(Run(path, run.read_results(), _settings(run)))
+                results = run.read_results()
+                runs.append(Run(path, results, _settings(run, results["seed"])))
         except ValueError as error:
             remarks.append(f"{path}: {error}")
     return runs
@@ -72,7 +71,7 @@ def _epochs_done(run):
     return len(read_text(run.metrics, "metrics").splitlines()) - 1
 
 
-def _settings(run):
+def _settings(run, seed):
     statements = settings_text.statements(run.read_config())
     try:
         float(statements.get("train.validation", 0))
@@ -81,7 +80,9 @@ def _settings(run):
             f"Damaged configuration {str(run.config)!r}: train.validation is no number."
         ) from error
     if source := statements.get("train.source"):
-        # Runs of one configuration may each learn from the run of their own seed.
-        statements["train.source"] = _SEED_FOLDER.sub("seed_<n>", source)
+        # Runs of one configuration may each learn from the run of their own seed; those
+        # that all learn from one are another configuration.
+        own = re.compile(rf"""(?<=[/\\'"])seed_{seed}(?=[/\\'"])""")
+        statements["train.source"] = own.sub("seed_<n>", source)
     # A setting that is None is as good as one that did not exist yet.
     return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}

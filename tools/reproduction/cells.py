@@ -21,6 +21,8 @@ TABLES = {
     6: "ImageNet",
     7: "similarity of the networks' maps",
 }
+# The table that is not one of accuracies.
+SIMILARITY = 7
 SCALES = ("paper", "reduced")
 _FILE = re.compile(r"table(\d+)_(\w+)")
 # By how many networks are trained, of how many architectures, and from a frozen one.
@@ -72,8 +74,8 @@ def paper_cells(table, scale="paper", names=None, folder=None):
         table: int.
         scale: "paper", or "reduced" for the same methods by the reduced protocol on
             small networks.
-        names: cells to choose, by the names of their files or runs, or a part of them;
-            None: all.
+        names: cells to choose, by the names of their files or runs, or else by a part
+            of them; None: all.
         folder: path of the files; default `gin/paper`.
 
     Returns:
@@ -95,14 +97,15 @@ def paper_cells(table, scale="paper", names=None, folder=None):
             "is ImageNet: the reduced protocol is of CIFAR-100, and its cells are "
             "those of table 4. Received: scale='reduced'."
         )
-    every = {}
+    every, stems = {}, {}
     for path in sorted((folder or _folder()).glob(f"table{table}_*.gin")):
         # Of two cells that differ in their networks alone, one is left when reduced.
-        every.setdefault(cell(path, scale).name, (path.stem, cell(path, scale)))
-    chosen = [cell for stem, cell in every.values() if _is_chosen(stem, cell, names)]
-    _check_all_found(names, every)
+        found = cell(path, scale)
+        every.setdefault(found.name, found)
+        stems.setdefault(found.name, [found.name]).append(path.stem)
+    chosen = [every[name] for name in _chosen(names, stems)]
     sources = dict.fromkeys(cell.source for cell in chosen if cell.source)
-    needed = [every[name][1] for name in sources if name in every]
+    needed = [every[name] for name in sources if name in every]
     missing = sorted(set(sources) - every.keys())
     if missing:
         raise ValueError(
@@ -116,17 +119,27 @@ def _folder():
     return config.folders()[0] / "paper"
 
 
-def _is_chosen(stem, cell, names):
-    return names is None or any(name in stem or name in cell.name for name in names)
+def _chosen(names, known):
+    """List the cells that are meant, in their order.
 
-
-def _check_all_found(names, every):
-    for name in names or ():
-        if not any(name in stem or name in cell for cell, (stem, _) in every.items()):
+    Args:
+        names: list of str, or None for all.
+        known: dict of cell to the names that it goes by.
+    """
+    if names is None:
+        return list(known)
+    meant = set()
+    for name in names:
+        found = [cell for cell, own in known.items() if name in own]
+        # `l1` means `..._l1` and `..._l1_kd`; a whole name means one cell.
+        found = found or [c for c, own in known.items() if any(name in n for n in own)]
+        if not name or not found:
             raise ValueError(
                 "Invalid value for argument `cells`. Expected names of cells, or parts "
-                f"of them, from {', '.join(every)}. Received: {name!r}."
+                f"of them, from {', '.join(known)}. Received: {name!r}."
             )
+        meant.update(found)
+    return [cell for cell in known if cell in meant]
 
 
 def cell(path, scale):

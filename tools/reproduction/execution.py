@@ -26,19 +26,20 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
-def start(arguments, output):
-    """Start `afd-train` in a process group of its own: a Ctrl-C reaches it through us.
+def start(arguments, output, command="train"):
+    """Start a command in a process group of its own: a Ctrl-C reaches it through us.
 
     Args:
         arguments: list of str.
         output: open file for what it prints.
+        command: str, "train" for `afd-train`, and so on.
 
     Returns:
         `subprocess.Popen`.
     """
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "afd_tf.cli.train", *arguments],
+        [sys.executable, "-m", f"afd_tf.cli.{command}", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

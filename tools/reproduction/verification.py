@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from reproduction.cells import Cell
+from reproduction.cells import Cell, settings
 from reproduction.execution import Execution
 from reproduction.runs import RECORDED, Run, metrics
 
@@ -33,6 +33,11 @@ def find_run(name, folders):
         f"(with {', '.join(RECORDED)}) or a cell that has one in {places}. Received: "
         f"verify={name!r}."
     )
+
+
+def is_deterministic(run):
+    """Return whether a run must come out the same to the bit."""
+    return bool(settings([str(Path(run) / "config.gin")]).get("deterministic"))
 
 
 def verify(run):
