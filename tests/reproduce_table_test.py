@@ -48,7 +48,8 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     runs = tmp_path / "runs" / "reduced_1_epochs"
 
     stopped = reproduce(tmp_path, *command)
-    wait_for((runs / "resnet8_wrn10_2_afd/seed_0/config.gin").exists, stopped)
+    # It learns from the first run to end.
+    wait_for((runs / "resnet8_from_wrn10_2_kd/seed_0/config.gin").exists, stopped)
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate()
     assert stopped.returncode == 130
@@ -75,6 +76,7 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     # The colours are learned: 200 images of 100 classes would give one percent.
     assert min(row.accuracies[0] for row in rows if row.network == "wrn10_2") > 0.02
 
+    capsys.readouterr()
     assert results.main([str(runs), "--format=csv", "--over=dml"]) == 0
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     gains = {
