@@ -200,6 +200,15 @@ def test_without_flags_the_embedded_pairing_is_described(capsys):
     assert files() == []
 
 
+def test_a_dry_run_says_what_the_directory_would(tmp_path, capsys):
+    (tmp_path / "notes").touch()
+    assert train.main([*SMALL, "--dry_run", f"--workdir={tmp_path}"]) == 2
+    assert "holds 'notes' and no config.gin" in capsys.readouterr().err
+    new = tmp_path / "new"
+    assert train.main([*SMALL, "--dry_run", f"--workdir={new}"]) == 0
+    assert not new.exists()
+
+
 def test_gin_is_left_clean():
     assert train.main([*SMALL, "--dry_run"]) == 0
     assert config.gin.config_str() == ""
@@ -209,6 +218,8 @@ def test_gin_is_left_clean():
     ("arguments", "message"),
     [
         (["--workdirr=x"], "Did you mean: workdir"),
+        (["--epochs=3"], "is a setting: --gin_param='train.epochs = ...'. See afd-tr"),
+        (["--epoch=3"], "Unknown command line flag 'epoch'. See afd-train --help"),
         (["--seed=a"], "--seed=a"),
         (["--seed=-1"], "`seed`"),
         (["--checkpoint_steps=0"], "`checkpoint_steps`"),

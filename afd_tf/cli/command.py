@@ -40,6 +40,7 @@ class Command(NamedTuple):
         execute: callable from flag values, positional arguments and all arguments as
             typed to the exit status.
         takes_arguments: bool, whether there are positional arguments.
+        takes_settings: bool, whether there is --gin_param.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Command(NamedTuple):
     define: Callable
     execute: Callable
     takes_arguments: bool = False
+    takes_settings: bool = False
 
 
 def entry_points(command):
@@ -102,6 +104,8 @@ def _main(command, argv=None):
             raise flags.Error(f"Unexpected argument {arguments[0]!r}.")
     except flags.Error as error:
         text = str(error).rstrip(".")
+        if isinstance(error, flags.UnrecognizedFlagError):
+            text += _setting_hint(command, error.flagname)
         return _fail(command, f"{text}. See {command.name} --help.")
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{command.name}: {message}\n"
@@ -119,6 +123,16 @@ def _main(command, argv=None):
     finally:
         warnings.formatwarning = format_warning
         _forget_configuration()
+
+
+def _setting_hint(command, flag):
+    """Say how to give what is no flag but a setting of `train`."""
+    if not command.takes_settings:
+        return ""
+    from afd_tf import config
+
+    known = {s.parameter for s in config.read() if s.name == "train"}
+    return f". It is a setting: --gin_param='train.{flag} = ...'" * (flag in known)
 
 
 def import_tensorflow():

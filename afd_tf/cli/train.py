@@ -125,7 +125,7 @@ def _execute(values, arguments, argv):
     chief = is_chief(*(settings.get(n) for n in ("strategy", "workers", "task")))
     if not chief:
         print(f"{run.path}: the chief writes it; this worker trains.")
-    elif not values.dry_run:
+    elif values.workdir or not values.dry_run:
         run.check(text)
         if run.results.is_file():
             print(f"{run.path}: finished before.")
@@ -162,6 +162,7 @@ COMMAND = command.Command(
     ),
     define=_define,
     execute=_execute,
+    takes_settings=True,
 )
 
 main, run = command.entry_points(COMMAND)

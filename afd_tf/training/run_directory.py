@@ -137,7 +137,8 @@ class RunDirectory:
                 pass
         except OSError as error:
             raise self._error(
-                "a directory that can be written", f"{folder}: {error.strerror}"
+                "a directory that can be written",
+                f"would be in {folder} ({error.strerror})",
             ) from error
 
     def _error(self, expected, received, hint="Choose another --workdir."):
