@@ -123,6 +123,15 @@ def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, cap
     assert output.is_file()
 
 
+def test_an_export_is_called_as_the_run_calls_the_network(tmp_path, capsys):
+    settings = {"networks": ["resnet8", "resnet8"], "epochs": 1, "batch_size": 512}
+    arguments = [f"--gin_param=train.{k} = {v!r}" for k, v in settings.items()]
+    workdir = f"--workdir={tmp_path / 'twins'}"
+    assert train.main([*arguments, "--gin_param=train.method = 'dml'", workdir]) == 0
+    assert export.main([workdir, "--network=resnet8_2"]) == 0
+    assert "exported epoch 1 of resnet8_2: saved_model" in capsys.readouterr().out
+
+
 def test_an_export_of_an_unfinished_run_says_so(run, tmp_path, capsys):
     unfinished = shutil.copytree(run, tmp_path / "run")
     assert export.main([f"--workdir={run}", f"--output={tmp_path / 'a'}"]) == 0

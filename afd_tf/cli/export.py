@@ -1,5 +1,6 @@
 """afd-export: take one network of a run home."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def _execute(values, arguments, argv):
                 run, settings["dataset"], name, position.epoch
             ),
         )
-    print(f"exported {position} of {report}")
+    # What the run calls it: networks of one kind have one name in Keras.
+    print(f"exported {position} of {dataclasses.replace(report, network=name)}")
     if not run.results.is_file():
         print(
             f"The run is not finished: it has {counted(settings['epochs'], 'epoch')}.",
