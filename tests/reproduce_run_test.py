@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import reproduce as tool
-from reproducing import reproduce, wait_for
+from reproducing import interrupt, reproduce, wait_for
 from reproduction import execution, verification
 from reproduction.cells import Cell
 from reproduction.runs import Run
@@ -181,6 +181,7 @@ def write_study(folder):
     (folder / "broken.gin").write_text(broken)
     tuned = {"parameters": ["logit/SGD.learning_rate"], "values": [0.1, 1e-9]}
     design = {
+        "over": ["vanilla", "broken"],
         "cells": {
             "vanilla": {"gin_file": str(folder / "vanilla.gin"), "seeds": 2},
             "dml": {"gin_file": str(folder / "dml.gin"), "seeds": 1},
@@ -208,11 +209,8 @@ def test_a_study_that_is_stopped_and_killed_ends_as_an_uninterrupted_one(tmp_pat
     command = [f"--study={folder}", "--output=out"]
     tuning, last = work / "out/tuning", work / "out/vanilla/seed_1"
 
-    stopped = reproduce(work, *command)
-    wait_for((tuning / "vanilla_0.1/seed_100/metrics.csv").exists, stopped)
-    stopped.send_signal(signal.SIGTERM)
-    _, errors = stopped.communicate()
-    assert stopped.returncode == 143
+    begun = (tuning / "vanilla_0.1/seed_100/metrics.csv").exists
+    errors = interrupt(reproduce(work, *command), begun, signal.SIGTERM)
     assert f"Stopped. Continue with: tools/reproduce --study={folder}" in errors
     assert not (folder / "chosen.json").exists()
 
@@ -315,6 +313,11 @@ def test_a_tuning_that_is_not_the_same_for_all_is_refused(tmp_path, change, mess
         ("[", r"design\.json': it is no JSON"),
         ('{"cells": {}}', r"design\.json': 'tuning' is missing"),
         ('{"cells": {"a": {"seeds": 1}}, "tuning": {}}', "'gin_file' is missing"),
+        (
+            '{"cells": {}, "over": ["x"], "tuning": {"validation": 0.2, "seed": 1, '
+            '"cells": {"a": {"parameters": [], "values": [1]}}}}',
+            "cells of the study.*Received: 'x'",
+        ),
     ],
 )
 def test_a_damaged_design_is_named(tmp_path, content, message):
@@ -332,13 +335,10 @@ def test_a_plan_chooses_nothing_for_good(tmp_path, capsys):
         accuracy = {"accuracy": 0.5}
         results = {"networks": {"resnet8": accuracy}, "mean": accuracy}
         (path / "results.json").write_text(json.dumps(results))
-        shutil.copy(run.cell.files[0], path / "config.gin")
-        (path / "metrics.csv").write_text("")
+        lines = [Path(run.cell.files[0]).read_text(), *run.cell.params]
+        lines.append(f"train.seed = {run.seed}\n")
+        (path / "config.gin").write_text("\n".join(lines))
     arguments = [f"--study={folder}", f"--output={tmp_path / 'out'}", "--plan"]
-    for run in planned.tuning_runs():
-        config = folder / run.name / "config.gin"
-        more = [*run.cell.params, f"train.seed = {run.seed}"]
-        config.write_text("\n".join([config.read_text(), *more]) + "\n")
     assert tool.main(arguments) == 0
     assert "vanilla/seed_1" in capsys.readouterr().out
     assert not (folder / "chosen.json").exists()

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from prepared_sets import prepare
-from reproducing import reproduce, wait_for
+from reproducing import interrupt, reproduce
 
 from afd_tf.cli import results
 from afd_tf.training.comparison import compare
@@ -47,12 +47,9 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     command.append(f"--data_dir={tmp_path / 'data'}")
     runs = tmp_path / "runs" / "reduced_1_epochs"
 
-    stopped = reproduce(tmp_path, *command)
     # It learns from the first run to end.
-    wait_for((runs / "resnet8_from_wrn10_2_kd/seed_0/config.gin").exists, stopped)
-    stopped.send_signal(signal.SIGINT)
-    _, errors = stopped.communicate()
-    assert stopped.returncode == 130
+    begun = (runs / "resnet8_from_wrn10_2_kd/seed_0/config.gin").exists
+    errors = interrupt(reproduce(tmp_path, *command), begun, signal.SIGINT)
     assert f"Continue with: tools/reproduce {' '.join(command)}" in errors
     done = {path.parent for path in runs.rglob("results.json")}
     assert 0 < len(done) < 12

@@ -21,6 +21,15 @@ def reproduce(cwd, *arguments):
     )
 
 
+def interrupt(process, condition, number):
+    """Send a signal once a condition holds; return what it printed to stderr."""
+    wait_for(condition, process)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    return errors
+
+
 def wait_for(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()

@@ -131,8 +131,9 @@ def _setting_hint(command, flag):
         return ""
     from afd_tf import config
 
-    known = {s.parameter for s in config.read() if s.name == "train"}
-    return f". It is a setting: --gin_param='train.{flag} = ...'" * (flag in known)
+    if flag not in {s.parameter for s in config.read() if s.name == "train"}:
+        return ""
+    return f". It is a setting: --gin_param='train.{flag} = ...'"
 
 
 def import_tensorflow():

@@ -68,8 +68,7 @@ class Run:
     @property
     def kept(self):
         """Path of the run's folder, or of the record if that alone has results."""
-        own = (self.path / "results.json").is_file()
-        if self.record and not own:
+        if self.record and not (self.path / "results.json").is_file():
             recorded = self.record / self.name
             if (recorded / "results.json").is_file():
                 return recorded
@@ -96,10 +95,11 @@ class Run:
         for key, value in now.items():
             if key != _SOURCE and then.get(key, value) != value:
                 scope, name, parameter = key
+                setting = f"{scope}/{name}" if scope else name
                 raise ValueError(
                     f"Invalid finished run {self.name}. Expected one of the settings "
-                    f"that it would have now, {scope}{'/' * bool(scope)}{name}."
-                    f"{parameter} = {value!r}. Received: {then[key]!r} in {file}. "
+                    f"that it would have now, {setting}.{parameter} = {value!r}. "
+                    f"Received: {then[key]!r} in {file}. "
                     f"Remove {self.kept} to run it again, or mend the settings."
                 )
 

@@ -1,5 +1,7 @@
 """The paper's table 7: how alike the maps of a cell's networks are, over its seeds."""
 
+import signal
+
 from afd_tf.files import read_json
 from afd_tf.training.formatting import layout
 from afd_tf.training.statistics import mean_and_deviation
@@ -17,12 +19,21 @@ def analyse(runs):
 
     Returns:
         dict of the name of a run that it failed on to the reason, a str.
+
+    Raises:
+        Stopped: by a Ctrl-C.
     """
     failed = {}
     for run in (run for run in runs if run.finished and not _file(run).is_file()):
         print(f"{run.name}: comparing its networks' maps", flush=True)
         with run.log.open("a", encoding="utf-8") as output:
-            status = execution.start([str(run.path)], output, "analyse").wait()
+            process = execution.start([str(run.path)], output, "analyse")
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise execution.Stopped(signal.SIGINT) from None
         if status:
             failed[run.name] = f"afd-analyse ended with status {status} ({run.log})"
     return failed

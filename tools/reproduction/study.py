@@ -38,7 +38,8 @@ class Study:
             chosen is in `output`, beside the runs.
 
     Raises:
-        ValueError: if there is no design, or its tuning is not the same for all.
+        ValueError: if there is no design, it is damaged or names cells that are not
+            there, or its tuning is not the same for all.
 
     Attributes:
         tuning: dict, what the design says of tuning.
@@ -75,6 +76,12 @@ class Study:
                     f"Invalid cell in {self.folder / 'design.json'}. Expected one that "
                     "is tuned, or `tuned_as` one that is, or null for what its file "
                     f"says. Received: {name!r}."
+                )
+        for name in self.over:
+            if name not in {*self._cells, *BASELINES}:
+                raise ValueError(
+                    f"Invalid `over` in {self.folder / 'design.json'}. Expected cells "
+                    f"of the study, {', '.join(self._cells)}. Received: {name!r}."
                 )
 
     def _tuned_as(self, name):
