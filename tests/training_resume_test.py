@@ -17,6 +17,7 @@ from tensorflow.python.framework import config as tf_config
 from afd_tf import OnlineDistiller, data, training
 from afd_tf.training import saving
 from afd_tf.training.checkpoints import Checkpoints, Position
+from afd_tf.training.formatting import counted
 from afd_tf.training.interruption import Interrupted
 from afd_tf.training.progress import Progress
 
@@ -147,7 +148,8 @@ def test_a_run_stopped_by_signals_ends_as_the_uninterrupted_one(
         assert f"{number.name}: finishing the step, then saving." in shown.err
     small_runs.train(tmp_path / "stopped", **same)
     shown = capfd.readouterr()
-    assert f"after {position}; {same['epochs']} epochs in all" in shown.out
+    in_all = counted(same["epochs"], "epoch")
+    assert f"after {position}; {in_all} in all" in shown.out
     assert_same_runs(tmp_path / "straight", tmp_path / "stopped")
     first, second = (small_runs.events(tmp_path / n) for n in ("straight", "stopped"))
     assert first == second
