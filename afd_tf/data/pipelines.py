@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
 from afd_tf.data.examples import InMemory, OnDemand
+from afd_tf.data.parallelism import BATCHES, IMAGES, READY, untuned
 from afd_tf.data.position import EpochPosition
 from afd_tf.data.random_resized_crop import RandomResizedCrop, draw_part
 from afd_tf.data.share import Share
 
-AUTOTUNE = tf.data.AUTOTUNE
 # Nothing here branches on a tensor; to convert such functions takes a second.
 as_written = tf.autograph.experimental.do_not_convert
 
@@ -98,8 +98,8 @@ def _training(
             fetch = _fetcher(examples)
         plan = _of_at_most(plan, steps * rows)
         one = as_written(lambda index, crops: (*fetch(index, crops), crops))
-        dataset = plan.map(one, AUTOTUNE)
-        dataset = dataset.batch(rows, drop_remainder=True).map(render, AUTOTUNE)
+        dataset = plan.map(one, IMAGES)
+        dataset = dataset.batch(rows, drop_remainder=True).map(render, BATCHES)
     else:
         plan = _of_at_most(plan, steps)
 
@@ -107,10 +107,10 @@ def _training(
         def step(indices, crops):
             return render(*read(indices), crops)
 
-        dataset = plan.map(step, AUTOTUNE)
+        dataset = plan.map(step, BATCHES)
     if len(sizes) > 1:
         dataset = dataset.rebatch(sizes)
-    return dataset.prefetch(AUTOTUNE).with_options(_options())
+    return _ready(dataset)
 
 
 def evaluation(examples, batch_size, mean, std):
@@ -148,12 +148,12 @@ def _evaluation(examples, read, batch_size, mean, std, share):
 
     if read is None:
         own = examples if len(rows) == len(examples) else examples.subset(rows)
-        dataset = batches(decoded(own)).map(render, AUTOTUNE)
+        dataset = batches(decoded(own)).map(render, BATCHES)
     else:
         dataset = batches(tf.data.Dataset.from_tensor_slices(rows))
         whole = as_written(lambda indices: render(*read(indices)))
-        dataset = dataset.map(whole, AUTOTUNE)
-    return dataset.prefetch(AUTOTUNE).with_options(_options())
+        dataset = dataset.map(whole, BATCHES)
+    return _ready(dataset)
 
 
 def decoded(examples):
@@ -163,7 +163,7 @@ def decoded(examples):
         tf.data.Dataset of (image uint8 (height, width, channels), label int32).
     """
     indices = tf.data.Dataset.range(len(examples))
-    return indices.map(_fetcher(examples), AUTOTUNE)
+    return untuned(indices.map(_fetcher(examples), IMAGES))
 
 
 def _of_at_most(dataset, count):
@@ -235,7 +235,7 @@ def _row_reader(examples):
     return lambda index: tf.gather(rows, index)
 
 
-def _options():
+def _ready(dataset):
     options = tf.data.Options()
     options.deterministic = True
     # Read ahead only once a pass is pulled from: that is when it reads the position.
@@ -244,4 +244,4 @@ def _options():
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    return options
+    return untuned(dataset.prefetch(READY).with_options(options))

@@ -10,11 +10,11 @@ import tensorflow as tf
 from afd_tf.data import cache, errors
 from afd_tf.data.examples import OnDemand, check_labels
 from afd_tf.data.holding import Split
+from afd_tf.data.parallelism import IMAGES, READY, untuned
 from afd_tf.data.pipelines import as_written, decoded
 from afd_tf.data.sources.images import Fit, fit_tensor, part_tensor
 from afd_tf.data.sources.records import Records
 
-AUTOTUNE = tf.data.AUTOTUNE
 # Records parsed by one operation: enough to make its cost small, and few enough for a
 # small set to occupy every core.
 _TOGETHER = 64
@@ -75,7 +75,7 @@ class Reading:
 
     def decode(self):
         """Yield (images, labels) in order, see `Split`."""
-        dataset = self._in_order().prefetch(2)
+        dataset = untuned(self._in_order().prefetch(READY))
         done = 0
         try:
             for images, labels in dataset.as_numpy_iterator():
@@ -120,7 +120,7 @@ class Reading:
         if self._is_tfrecord:
             records = tf.data.TFRecordDataset(self._split.filepaths)
             decode = as_written(self._decode_records)
-            return records.batch(_TOGETHER).map(decode, AUTOTUNE)
+            return records.batch(_TOGETHER).map(decode, IMAGES)
         if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
             return decoded(self.on_demand()).batch(_TOGETHER)
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
@@ -132,7 +132,7 @@ class Reading:
                 fit_tensor(example[self.image_key], self.fit),
                 example[self.label_key],
             ),
-            AUTOTUNE,
+            IMAGES,
         ).batch(_TOGETHER)
 
     def _decode_records(self, records):
@@ -196,9 +196,10 @@ class Reading:
             return found[self.label_key]
 
         def read_labels():
-            labels = tf.data.Dataset.range(count).map(read_label, AUTOTUNE)
+            labels = tf.data.Dataset.range(count).map(read_label, IMAGES)
             with errors.readable(self.where):
-                labels = np.fromiter(labels.as_numpy_iterator(), np.int64, count)
+                found = untuned(labels).as_numpy_iterator()
+                labels = np.fromiter(found, np.int64, count)
             return check_labels(labels, num_classes, self.where)
 
         return OnDemand(count, self.shape, fetch, read_labels, fetch_part)
