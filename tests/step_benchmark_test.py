@@ -23,7 +23,7 @@ def tools(monkeypatch):
 
 
 @pytest.mark.usefixtures("tools")
-def test_cases_take_turns_and_give_the_median_of_what_counts(monkeypatch):
+def test_cases_take_turns_and_give_what_counts_in_each(monkeypatch):
     from benchmarks import alternation
 
     clock = [0.0]
@@ -47,9 +47,31 @@ def test_cases_take_turns_and_give_the_median_of_what_counts(monkeypatch):
     found = alternation.milliseconds(
         {"slow": slow, "quick": quick, "told": lambda: next(told)}, rounds=3
     )
-    assert found == {"slow": 3500.0, "quick": 500.0, "told": 250.0}
+    assert found == {
+        "slow": [1500.0, 3500.0, 52500.0],
+        "quick": [500.0] * 3,
+        "told": [250.0] * 3,
+    }
+    times = alternation.medians(found)
+    assert times == {"slow": 3500.0, "quick": 500.0, "told": 250.0}
     assert order[4:7] == ["slow"] * 3
     assert order[10:13] == ["quick"] * 3  # another case begins in the next round
+
+
+@pytest.mark.usefixtures("tools")
+def test_a_ratio_is_the_median_of_those_of_the_turns():
+    from benchmarks.alternation import Turns
+
+    # The turns' ratios are 0.5, 3 and 2; the medians are 3 and 2.
+    assert Turns([1.0, 3.0, 40.0]).over(Turns([2.0, 1.0, 20.0])) == 2.0
+    with pytest.raises(ValueError, match="zip"):
+        Turns([1.0]).over(Turns([1.0, 2.0]))
+
+
+def one_turn_each(times):
+    from benchmarks.alternation import Turns
+
+    return {name: Turns([time]) for name, time in times.items()}
 
 
 @pytest.mark.usefixtures("tools")
@@ -66,7 +88,7 @@ def test_ratios_are_those_that_their_names_say():
         "PyTorch afd, literal": 825.0,
         "PyTorch afd, shared": 605.0,
     }
-    ratios = benchmark_step.step_ratios(times, "float32")
+    ratios = benchmark_step.step_ratios(one_turn_each(times), "float32")
     assert ratios == pytest.approx(
         {
             "shared_over_limit_float32": 1.1,
@@ -85,16 +107,15 @@ def test_ratios_of_one_network_are_those_that_their_names_say():
     import benchmark_step
 
     normalized = "fused, but for Keras' normalisation"
-    ratios = benchmark_step.alone_ratios(
-        {
-            "fused, float32": 100.0,
-            f"{normalized}, float32": 130.0,
-            "stock, float32": 150.0,
-            "fused, bfloat16": 50.0,
-            f"{normalized}, bfloat16": 80.0,
-            "stock, bfloat16": 90.0,
-        }
-    )
+    times = {
+        "fused, float32": 100.0,
+        f"{normalized}, float32": 130.0,
+        "stock, float32": 150.0,
+        "fused, bfloat16": 50.0,
+        f"{normalized}, bfloat16": 80.0,
+        "stock, bfloat16": 90.0,
+    }
+    ratios = benchmark_step.alone_ratios(one_turn_each(times))
     assert ratios == {
         "stock_over_fused_resnet20_float32": 1.5,
         "stock_over_fused_resnet20_bfloat16": 1.8,

@@ -4,8 +4,9 @@
 
 The limit of a step is F + 2B: one forward pass and two backward passes of the networks.
 It is given twice: from F and F + B, and measured as one graph without discriminators,
-losses of maps and optimizers. All sides take turns; figures are medians. PyTorch's
-side needs the optional requirements, `pip install -e ".[bench]"`.
+losses of maps and optimizers. All sides take turns; times are medians, and ratios
+medians of the turns' ratios. PyTorch's side needs the optional requirements,
+`pip install -e ".[bench]"`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import benchmark_input
 from benchmarks import torch_afd, whole_process
-from benchmarks.alternation import milliseconds
+from benchmarks.alternation import Turns, medians, milliseconds
 
 PRECISIONS = ("float32", "bfloat16")
 PARTS = ("step", "alone", "count", "memory", "start", "input")
@@ -58,23 +59,23 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
     for precision in precisions if "step" in parts else ():
         say(f"steps, {precision}")
         found = steps(precision, rounds, batch_size)
-        times |= {f"{name}, {precision}": v for name, v in found.items()}
+        times |= {f"{name}, {precision}": v for name, v in medians(found).items()}
         ratios |= step_ratios(found, precision)
     if "alone" in parts:
         say("resnet20 alone")
         found = alone(rounds, batch_size)
-        times |= {f"resnet20 alone, {name}": v for name, v in found.items()}
+        times |= {f"resnet20 alone, {n}": v for n, v in medians(found).items()}
         ratios |= alone_ratios(found)
     if "count" in parts:
         say("number of networks")
         found = count(rounds, batch_size)
-        times |= {f"afd of {name} resnet20": v for name, v in found.items()}
-        ratios["four_over_two_networks"] = found["4 networks"] / found["2 networks"]
+        times |= {f"afd of {n} resnet20": v for n, v in medians(found).items()}
+        ratios["four_over_two_networks"] = found["4 networks"].over(found["2 networks"])
     return {"milliseconds": times, "megabytes": megabytes, "ratios": ratios}
 
 
 def steps(precision, rounds, batch_size):
-    """Return milliseconds of each case of one precision, the limit among them."""
+    """Return the `Turns` of each case of one precision, the limit among them."""
     from benchmarks import cases
 
     by_name = cases.step_cases(precision, batch_size)
@@ -89,7 +90,10 @@ def steps(precision, rounds, batch_size):
     found = milliseconds({**by_name, **workers}, rounds)
     for worker in workers.values():
         worker.close()
-    found["F + 2B"] = 2 * found["F + B"] - found["F"]
+    found["F + 2B"] = Turns(
+        2 * both - forward
+        for both, forward in zip(found["F + B"], found["F"], strict=True)
+    )
     return found
 
 
@@ -103,49 +107,50 @@ def _check_same_size(parameters, parts):
 
 
 def step_ratios(found, precision):
-    """Return the ratios that the times of one precision give."""
+    """Return the ratios that the `Turns` of one precision give."""
     shared = found["afd, shared"]
     ratios = {
-        "shared_over_limit": shared / found["F + 2B"],
-        "shared_over_limit_in_one_graph": shared / found["F + 2B, one graph"],
-        "shared_over_vanilla": shared / found["vanilla"],
-        "fresh_over_shared": found["afd, fresh"] / shared,
-        "stock_fresh_over_shared": found["afd, fresh, stock layers"] / shared,
+        "shared_over_limit": shared.over(found["F + 2B"]),
+        "shared_over_limit_in_one_graph": shared.over(found["F + 2B, one graph"]),
+        "shared_over_vanilla": shared.over(found["vanilla"]),
+        "fresh_over_shared": found["afd, fresh"].over(shared),
+        "stock_fresh_over_shared": found["afd, fresh, stock layers"].over(shared),
     }
     for version in ("literal", "shared"):
         name = f"PyTorch afd, {version}"
         if name in found:
-            ratios[f"torch_{version}_over_shared"] = found[name] / shared
+            ratios[f"torch_{version}_over_shared"] = found[name].over(shared)
     return {f"{name}_{precision}": value for name, value in ratios.items()}
 
 
 def alone(rounds, batch_size):
-    """Return milliseconds of resnet20 alone, by layers and precision."""
+    """Return the `Turns` of resnet20 alone, by layers and precision."""
     from benchmarks import cases
 
     return milliseconds(cases.alone_cases(batch_size), rounds)
 
 
 def alone_ratios(found):
-    """Return the ratios that the times of resnet20 alone give."""
+    """Return the ratios that the `Turns` of resnet20 alone give."""
     ratios = {}
     for precision in PRECISIONS:
         fused = found[f"fused, {precision}"]
         normalized = found[f"fused, but for Keras' normalisation, {precision}"]
-        ratios[f"stock_over_fused_resnet20_{precision}"] = (
-            found[f"stock, {precision}"] / fused
-        )
-        ratios[f"stock_over_fused_normalization_resnet20_{precision}"] = (
-            normalized / fused
-        )
-    ratios["fused_float32_over_bfloat16_resnet20"] = (
-        found["fused, float32"] / found["fused, bfloat16"]
+        stock = found[f"stock, {precision}"]
+        ratios |= {
+            f"stock_over_fused_resnet20_{precision}": stock.over(fused),
+            f"stock_over_fused_normalization_resnet20_{precision}": normalized.over(
+                fused
+            ),
+        }
+    ratios["fused_float32_over_bfloat16_resnet20"] = found["fused, float32"].over(
+        found["fused, bfloat16"]
     )
     return ratios
 
 
 def count(rounds, batch_size):
-    """Return milliseconds of AFD by number of equal networks."""
+    """Return the `Turns` of AFD by number of equal networks."""
     from benchmarks import cases
 
     return milliseconds(cases.count_cases(batch_size), rounds)

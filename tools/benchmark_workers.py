@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.alternation import milliseconds
+from benchmarks.alternation import medians, milliseconds
 
 METHODS = ("vanilla", "afd")
 
@@ -101,11 +101,12 @@ def measure(methods, batch_size, rounds):
         for pair in pairs.values():
             pair.close()
     ratios = {
-        f"{method}: alone / workers": times[f"{method}, alone"]
-        / times[f"{method}, workers"]
+        f"{method}: alone / workers": times[f"{method}, alone"].over(
+            times[f"{method}, workers"]
+        )
         for method in methods
     }
-    return {"milliseconds": times, "ratios": ratios}
+    return {"milliseconds": medians(times), "ratios": ratios}
 
 
 def run_process(settings):

@@ -4,6 +4,22 @@ import statistics
 import time
 
 
+class Turns(list):
+    """Milliseconds of a step in each of a case's turns."""
+
+    def median(self):
+        """Return the case's time."""
+        return statistics.median(self)
+
+    def over(self, other):
+        """Return the ratio to another case: the median of the turns' ratios.
+
+        What slows the machine down for a while slows down both sides of a turn, and
+        leaves their ratio as it is.
+        """
+        return statistics.median(a / b for a, b in zip(self, other, strict=True))
+
+
 def milliseconds(cases, rounds, steps=2):
     """Time cases in turns.
 
@@ -12,24 +28,32 @@ def milliseconds(cases, rounds, steps=2):
             done, or that returns the seconds it took as it measured them itself.
         rounds: int >= 1; each case has a turn in each, the first case another one every
             time.
-        steps: int, counted steps of a turn. One before them is not: it pays for caches
-            that the other cases have filled, and for their threads that still spin.
+        steps: int, counted steps of a turn, of which the mean is taken. One before them
+            is not counted: it pays for caches that the other cases have filled, and for
+            their threads that still spin.
 
     Returns:
-        dict from name to the median time of a step in milliseconds.
+        dict from name to `Turns`.
     """
     for step in cases.values():  # compiles and warms up
         step()
         step()
-    seconds = {name: [] for name in cases}
+    found = {name: Turns() for name in cases}
     names = list(cases)
     for number in range(rounds):
         start = number % len(names)
         for name in names[start:] + names[:start]:
             cases[name]()
+            seconds = []
             for _ in range(steps):
                 begun = time.perf_counter()
                 own = cases[name]()
                 own = own if isinstance(own, float) else time.perf_counter() - begun
-                seconds[name].append(own)
-    return {n: 1e3 * statistics.median(values) for n, values in seconds.items()}
+                seconds.append(own)
+            found[name].append(1e3 * statistics.fmean(seconds))
+    return found
+
+
+def medians(found):
+    """Return the time of each case: dict of name to float."""
+    return {name: turns.median() for name, turns in found.items()}
