@@ -92,6 +92,7 @@ def _cases(examples, batch_size, folder):
         normalize,
     )
     from afd_tf.data.holding import Split, hold
+    from afd_tf.data.parallelism import BATCHES, READY, untuned
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     reflect, zero = (Augmentation(4, mode, True) for mode in ("reflect", "zero"))
@@ -113,7 +114,7 @@ def _cases(examples, batch_size, folder):
         return normalize(cropped(index, crops), mean, std)
 
     def stage(function):
-        return plan.map(function, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return untuned(plan.map(function, BATCHES).prefetch(READY))
 
     def whole(held, augmentation):
         return pipelines.training(held, batch_size, 0, augmentation, mean, std)

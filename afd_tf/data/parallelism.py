@@ -10,14 +10,14 @@ import os
 
 import tensorflow as tf
 
-_CORES = (
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+# Calls at once of a function of one image: the cores that this process may use.
+IMAGES = (
+    len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else os.cpu_count() or 1
 )
-
-# Calls at once of a function of one image.
-IMAGES = _CORES
-# Calls at once of a function of a batch, which takes memory for a batch each.
-BATCHES = min(_CORES, 4)
+# Calls at once of a function of a batch, each of which takes memory for a batch.
+BATCHES = min(IMAGES, 4)
 # Batches that lie ready.
 READY = 2
 
