@@ -1,6 +1,11 @@
-"""No iterator of ours has the thread that tunes it: who deletes one may wait for it."""
+"""No iterator of ours has the thread that tunes it: who deletes one may wait for it.
+
+But those that a strategy of several replicas makes, one for each: TensorFlow gives its
+own no options.
+"""
 
 import numpy as np
+import prepared_sets
 import pytest
 import small_runs
 import tensorflow as tf
@@ -28,11 +33,6 @@ def are_untuned(datasets):
     return [dataset.options().autotune.enabled is False for dataset in datasets]
 
 
-def test_the_numbers_are_those_of_this_machine_and_bounded():
-    assert parallelism.IMAGES >= 1
-    assert 1 <= parallelism.BATCHES <= min(4, parallelism.IMAGES)
-
-
 def test_untuned_keeps_other_options_and_elements():
     options = tf.data.Options()
     options.deterministic = False
@@ -56,6 +56,26 @@ def test_no_folder_is_read_by_a_tuned_iterator(tmp_path, iterated, options):
         for _ in dataset:
             pass
     assert len(iterated) >= 2
+    assert all(are_untuned(iterated))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [(None, {}), (None, {"memory_limit": 0}), ("array_record", {}), ("parquet", {})],
+)
+def test_no_prepared_set_is_read_by_a_tuned_iterator(
+    tmp_path, iterated, file_format, options
+):
+    every = {split: prepared_sets.examples(6, (4, 4, 3)) for split in ("train", "test")}
+    prepared_sets.prepare(
+        tmp_path, "small_set", (4, 4, 3), file_format=file_format, **every
+    )
+    del iterated[:]  # what writing the set has read
+    train, test, _ = data.load("small_set", 2, data_dir=str(tmp_path), **options)
+    for dataset in (train, test):
+        for _ in dataset:
+            pass
+    assert len(iterated) >= 3  # the two, and what was read before them
     assert all(are_untuned(iterated))
 
 

@@ -221,9 +221,13 @@ def test_the_command_measures_and_writes_figures(tmp_path):
         "shared_over_limit_float32",
         "stock_over_fused_resnet20_float32",
         "fused_float32_over_bfloat16_resnet20",
-        "four_over_two_networks",
+        "four_over_two_networks_float32",
+        "import_afd_tf_over_tensorflow",
     } <= figures["ratios"].keys()
     assert all(value > 0 for value in figures["ratios"].values())
+    assert figures["data"] == "digits, random images"
+    assert figures["machine"]["packages"]["tensorflow"] == tf.__version__
+    assert all(len(turns) == 1 for turns in figures["turns"].values())
     found = figures["milliseconds"]
     f, both = found["F, float32"], found["F + B, float32"]
     assert found["F + 2B, float32"] == pytest.approx(2 * both - f)

@@ -10,6 +10,8 @@ figure of a case is the median of its passes.
 
 import argparse
 import contextlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -114,7 +116,8 @@ def _cases(examples, batch_size, folder):
         return normalize(cropped(index, crops), mean, std)
 
     def stage(function):
-        return untuned(plan.map(function, BATCHES).prefetch(READY))
+        mapped = plan.map(pipelines.as_written(function), BATCHES)
+        return untuned(mapped.prefetch(READY))
 
     def whole(held, augmentation):
         return pipelines.training(held, batch_size, 0, augmentation, mean, std)
@@ -160,8 +163,6 @@ def table(rates):
 
 def machine():
     """Return what the figures depend on: dict that JSON can hold."""
-    import tensorflow as tf
-
     return {
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0))
@@ -170,7 +171,16 @@ def machine():
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "tensorflow": tf.__version__,
+        "packages": {
+            name: importlib.metadata.version(name)
+            for name in ("tensorflow", "keras", "torch")
+            if importlib.util.find_spec(name)
+        },
+        "threads": {
+            name: value
+            for name, value in os.environ.items()
+            if name.endswith("_THREADS")
+        },
     }
 
 

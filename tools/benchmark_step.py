@@ -38,13 +38,18 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
         data_dir: str or None, where CIFAR-100 is prepared.
 
     Returns:
-        dict of "milliseconds", "megabytes" and "ratios", each a dict of name to float.
+        dict of "milliseconds", "megabytes" and "ratios", each a dict of name to float,
+        and of "turns", the milliseconds of every turn of every case.
     """
-    times, megabytes, ratios = {}, {}, {}
+    turns, megabytes, ratios = {}, {}, {}
     # In processes of their own, before this one takes memory and cores.
     if "start" in parts:
-        say("time to the first step")
+        say("time to the first step, and to import")
         ratios["seconds_to_first_step"] = whole_process.seconds_to_first_step(data_dir)
+        seconds = whole_process.seconds_to_import()
+        ratios["import_afd_tf_over_tensorflow"] = (
+            seconds["afd_tf"] / seconds["tensorflow"]
+        )
     if "memory" in parts:
         for precision in precisions:
             say(f"peak memory, {precision}")
@@ -60,19 +65,25 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
     for precision in precisions if "step" in parts else ():
         say(f"steps, {precision}")
         found = steps(precision, rounds, batch_size)
-        times |= {f"{name}, {precision}": v for name, v in medians(found).items()}
+        turns |= {f"{name}, {precision}": v for name, v in found.items()}
         ratios |= step_ratios(found, precision)
     if "alone" in parts:
         say("resnet20 alone")
         found = alone(rounds, batch_size)
-        times |= {f"resnet20 alone, {n}": v for n, v in medians(found).items()}
+        turns |= {f"resnet20 alone, {name}": v for name, v in found.items()}
         ratios |= alone_ratios(found)
-    if "count" in parts:
-        say("number of networks")
-        found = count(rounds, batch_size)
-        times |= {f"afd of {n} resnet20": v for n, v in medians(found).items()}
-        ratios["four_over_two_networks"] = found["4 networks"].over(found["2 networks"])
-    return {"milliseconds": times, "megabytes": megabytes, "ratios": ratios}
+    for precision in precisions if "count" in parts else ():
+        say(f"number of networks, {precision}")
+        found = count(precision, rounds, batch_size)
+        turns |= {f"afd of {n} resnet20, {precision}": v for n, v in found.items()}
+        ratio = found["4 networks"].over(found["2 networks"])
+        ratios[f"four_over_two_networks_{precision}"] = ratio
+    return {
+        "milliseconds": medians(turns),
+        "megabytes": megabytes,
+        "ratios": ratios,
+        "turns": turns,
+    }
 
 
 def steps(precision, rounds, batch_size):
@@ -150,11 +161,11 @@ def alone_ratios(found):
     return ratios
 
 
-def count(rounds, batch_size):
+def count(precision, rounds, batch_size):
     """Return the `Turns` of AFD by number of equal networks."""
     from benchmarks import cases
 
-    return milliseconds(cases.count_cases(batch_size), rounds)
+    return milliseconds(cases.count_cases(precision, batch_size), rounds)
 
 
 def memory(precision, batch_size, processes=3):
@@ -204,6 +215,7 @@ def main(arguments=None):
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--precision", action="append", choices=PRECISIONS)
     options = parser.parse_args(arguments)
+    machine = benchmark_input.machine()  # before the load is our own
     figures = measure(
         options.part or PARTS,
         options.precision or PRECISIONS,
@@ -213,7 +225,8 @@ def main(arguments=None):
     )
     print(table(figures))
     if options.json:
-        figures["machine"] = benchmark_input.machine()
+        figures["machine"] = machine
+        figures["data"] = "cifar100" if options.data_dir else "digits, random images"
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)
             file.write("\n")

@@ -11,7 +11,7 @@ BIN=$VENV/bin
 # Settings of the caller that would reach into the environment.
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV
 # Packages are installed uncompiled: where nothing may be kept, every start would compile
-# all of TensorFlow again, which takes as long as loading it.
+# again what it imports, which takes as long as all else of it.
 unset PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
 

@@ -124,7 +124,8 @@ def load(
         (batch, height, width, channels), standardised; labels int32 (batch,)) with
         whole batches only, `info.steps_per_epoch` of them, and the attribute
         `position`, an `EpochPosition`. `test` is the same in fixed order, without
-        augmentation, with every example once. `info` is a `DataInfo`.
+        augmentation, with every example once. `info` is a `DataInfo`. Neither is tuned
+        by tf.data: what you `map` on them, give numbers in place of AUTOTUNE.
 
     Raises:
         ValueError: if an argument is out of range, the set is unknown, not prepared,

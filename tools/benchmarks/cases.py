@@ -186,12 +186,13 @@ def alone_cases(batch_size):
     return cases
 
 
-def count_cases(batch_size):
+def count_cases(precision, batch_size):
     """Return AFD of two, three and four equal networks."""
-    return {
-        f"{count} networks": together(equal(count), "afd", batch_size)
-        for count in (2, 3, 4)
-    }
+    with policy(precision):
+        return {
+            f"{count} networks": together(equal(count), "afd", batch_size)
+            for count in (2, 3, 4)
+        }
 
 
 class policy:  # noqa: N801  (used as a context manager)

@@ -1,6 +1,7 @@
 """What only a process of its own shows: peak memory, and the time to the first step."""
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,16 +54,45 @@ def peak_memory(method, precision, batch_size, **options):
     return int(_run([sys.executable, "-c", program]).split()[-1])
 
 
-def seconds_to_first_step(data_dir=None):
+def seconds_to_first_step(data_dir=None, starts=3):
     """Time `afd-train` from the command to the end of its first step.
 
     Args:
         data_dir: str, folder with CIFAR-100 prepared by tensorflow-datasets; without
             it, the embedded digits: smaller images, the same networks.
+        starts: int >= 1.
 
     Returns:
-        float, seconds; imports, data and compilation included.
+        float, seconds, the median of so many starts; imports, data and compilation
+        included.
     """
+    return statistics.median(_seconds_to_first_step(data_dir) for _ in range(starts))
+
+
+def seconds_to_import(modules=("tensorflow", "afd_tf"), starts=3):
+    """Time Python programs that import one module each, in turns.
+
+    Returns:
+        dict from module to seconds, the median of so many starts.
+    """
+    seconds = {module: [] for module in modules}
+    for _ in range(starts):
+        for module, found in seconds.items():
+            begun = time.perf_counter()
+            _run([sys.executable, "-c", f"import {module}"])
+            found.append(time.perf_counter() - begun)
+    return {module: statistics.median(found) for module, found in seconds.items()}
+
+
+def _environment():
+    """Return the environment in which programs may keep their bytecode.
+
+    The first start compiles what was installed uncompiled; a median leaves it out.
+    """
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _seconds_to_first_step(data_dir):
     command = [sys.executable, "-u", "-m", "afd_tf.cli.train"]
     command += ["--gin_param=train.epochs = 1"]
     if data_dir:
@@ -78,6 +108,7 @@ def seconds_to_first_step(data_dir=None):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=_environment(),
         ) as process:
             output = []
             for line in process.stdout:
@@ -90,7 +121,9 @@ def seconds_to_first_step(data_dir=None):
 
 
 def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=_environment()
+    )
     if done.returncode:
         raise RuntimeError(f"{command[:2]} failed:\n{done.stderr[-2000:]}")
     return done.stdout

@@ -18,6 +18,8 @@ from afd_tf.data.sources.records import Records
 # Records parsed by one operation: enough to make its cost small, and few enough for a
 # small set to occupy every core.
 _TOGETHER = 64
+# Such operations at once, which read ahead of who is slower.
+_AT_ONCE = min(IMAGES, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +122,14 @@ class Reading:
         if self._is_tfrecord:
             records = tf.data.TFRecordDataset(self._split.filepaths)
             decode = as_written(self._decode_records)
-            return records.batch(_TOGETHER).map(decode, IMAGES)
+            return records.batch(_TOGETHER).map(decode, _AT_ONCE)
         if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
             return decoded(self.on_demand()).batch(_TOGETHER)
-        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        config = tfds.ReadConfig(
+            interleave_cycle_length=1,
+            try_autocache=False,
+            num_parallel_calls_for_decode=IMAGES,
+        )
         examples = self.builder.as_dataset(
             split=self.name, shuffle_files=False, read_config=config
         )
