@@ -163,11 +163,11 @@ def table(rates):
 
 def machine():
     """Return what the figures depend on: dict that JSON can hold."""
+    from afd_tf.data import parallelism
+
     return {
         "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpus": parallelism.IMAGES,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
