@@ -16,7 +16,7 @@ from afd_tf import config, methods, training
 ROOT = Path(training.__file__).parents[2]
 PAPER = sorted((ROOT / "gin" / "paper").glob("*.gin"))
 REDUCED = sorted((ROOT / "gin" / "protocols" / "reduced").glob("*.gin"))
-STUDY = sorted((ROOT / "gin" / "studies").rglob("*.gin"))
+STUDY = sorted((ROOT / "gin" / "studies" / "cifar100_reduced").glob("*.gin"))
 
 
 @pytest.fixture(autouse=True)
@@ -242,6 +242,65 @@ def test_the_study_has_the_seeds_and_the_budget_it_promises():
         "feature/Adam.learning_rate = 0.0001",
         "discriminator/Adam.learning_rate = 0.0001",
     )
+
+
+_ABLATION = {
+    "afd_rate_2e-5": {"feature/Adam.learning_rate", "discriminator/Adam.learning_rate"},
+    "afd_rate_5e-4": {"feature/Adam.learning_rate", "discriminator/Adam.learning_rate"},
+    "afd_logit_0.2": {"logit/SGD.learning_rate"},
+    "afd_no_decay": {
+        "compile.feature_weight_decay",
+        "compile.discriminator_weight_decay",
+    },
+    "afd_placebo": {"compile.placebo"},
+    "afd_fresh": {"OnlineDistiller.forward"},
+    "afd_concatenated": {"train.method_options"},
+    "afd_unnormalized": {"train.method_options"},
+    "afd_small_discriminators": {"train.method_options"},
+    "afd_large_discriminators": {"train.method_options"},
+    "afd_normalized_transfers": {"train.method_options"},
+}
+
+
+def bindings(files):
+    return {
+        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): repr(s.value)
+        for s in config.read(files)
+    }
+
+
+def test_what_is_ablated_differs_from_afd_in_that_alone():
+    planned = study.Study(ROOT / "studies" / "afd_ablation", "out")
+    assert planned.tuning_runs() == []
+    assert planned.choose() == {}
+    runs = planned.final_runs({})
+    every = {run.cell.name: bindings(run.cell.files) for run in runs}
+    afd = every["afd"]
+    differing = {
+        name: {key for key, value in its.items() if value != afd[key]}
+        for name, its in every.items()
+    }
+    rates = {"feature/Adam.learning_rate", "discriminator/Adam.learning_rate"}
+    l1 = {"train.method", "discriminator/Adam.learning_rate"}
+    assert differing == {
+        "afd": set(),
+        "dml": {"train.method", *rates},
+        "dml_logit_0.2": {"train.method", "logit/SGD.learning_rate", *rates},
+        "l1_kd": l1,
+        "l1_kd_placebo": {*l1, "compile.placebo"},
+        **_ABLATION,
+    }
+    assert [run.seed for run in runs] == [0] * 16 + [1] * 16 + [2] * 16
+
+
+def test_the_ablation_trains_on_as_many_images_as_the_study_and_tests_on_none():
+    planned = study.Study(ROOT / "studies" / "afd_ablation", "out")
+    for run in planned.final_runs({}):
+        assert load(run.cell.files)["deterministic"] is True
+        its = bindings(run.cell.files)
+        per_class = int(its["load_data.per_class"])
+        held_out = float(its["train.validation"]) * per_class
+        assert (held_out, per_class - held_out) == (100, 60)
 
 
 def copy_design(folder):

@@ -311,11 +311,14 @@ def test_a_tuning_that_is_not_the_same_for_all_is_refused(tmp_path, change, mess
     ("content", "message"),
     [
         ("[", r"design\.json': it is no JSON"),
-        ('{"cells": {}}', r"design\.json': 'tuning' is missing"),
+        ('{"cells": {}}', "Expected at least one. Received: none"),
+        (
+            '{"cells": {"a": {"gin_file": "a", "seeds": 1}}, "tuning": {}}',
+            r"design\.json': in \['tuning'\] 'validation' is missing",
+        ),
         ('{"cells": {"a": {"seeds": 1}}, "tuning": {}}', "'gin_file' is missing"),
         (
-            '{"cells": {}, "over": ["x"], "tuning": {"validation": 0.2, "seed": 1, '
-            '"cells": {"a": {"parameters": [], "values": [1]}}}}',
+            '{"cells": {"a": {"gin_file": "a", "seeds": 1}}, "over": ["x"]}',
             "cells of the study.*Received: 'x'",
         ),
     ],

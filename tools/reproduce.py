@@ -3,6 +3,7 @@
     tools/reproduce --table=4 --scale=reduced --seeds=3 --data_dir=DIR
     tools/reproduce --table=3 --cells=resnet32x2_afd,resnet32x2_dml --data_dir=DIR
     tools/reproduce --study --data_dir=DIR
+    tools/reproduce --study=studies/afd_ablation --data_dir=DIR
     tools/reproduce --verify=studies/cifar100_reduced/afd/seed_0 --data_dir=DIR
 
 The plan is printed first. Finished runs are skipped and interrupted ones continue, so
@@ -82,7 +83,8 @@ def _parser():
     parser.add_argument("--jobs", type=_positive, help="runs at a time; default: 1")
     parser.add_argument("--data_dir", help="where the data sets are prepared")
     parser.add_argument(
-        "--output", help="folder of the runs; default: runs/paper, reduced or study"
+        "--output",
+        help="folder of the runs; default: runs/paper, runs/reduced or runs/<study>",
     )
     parser.add_argument(
         "--epochs", type=_positive, help="instead of the protocol's, to try things out"
@@ -138,7 +140,7 @@ def _table(options):
 
 
 def _study(options):
-    output = _output(options, "study")
+    output = _output(options, Path(options.study).resolve().name)
     study = Study(options.study, output, options.epochs)
     tuning = study.tuning_runs()
     chosen = study.choose(write=not options.plan)
@@ -153,7 +155,8 @@ def _study(options):
         print(f"{name}: {choice['parameters'][0]} = {choice['value']}")
     for name in study.without_choice(chosen):
         failed[name] = "a run that its value would be chosen by failed"
-    print("\nFinal runs:", flush=True)
+    if study.tuning["cells"]:
+        print("\nFinal runs:", flush=True)
     return _execute(study.final_runs(chosen), options, failed, study.over)
 
 
@@ -208,7 +211,8 @@ def _print_plan(runs, jobs):
 
 
 def _verify(options):
-    folders = [STUDY, _output(options, "reduced"), _output(options, "paper")]
+    studies = [STUDY, *sorted(STUDY.parent.glob("*/"))]
+    folders = [*studies, _output(options, "reduced"), _output(options, "paper")]
     run = find_run(options.verify, folders)
     print(f"Running {run} again.", flush=True)
     if not is_deterministic(run):

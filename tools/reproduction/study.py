@@ -1,8 +1,8 @@
 """A study: values tuned on a validation split, then final runs of several seeds.
 
 `design.json` in the study's folder says which cells with how many seeds, and what is
-tuned; `chosen.json` beside it is written once, when all tuning runs are finished, and
-read from then on. No tuning run reads the test set.
+tuned, if anything is; `chosen.json` beside it is written once, when all tuning runs are
+finished, and read from then on. No tuning run reads the test set.
 """
 
 import json
@@ -15,15 +15,15 @@ from reproduction.cells import Cell
 from reproduction.runs import Run
 
 _MOST_VALUES = 3
-# What design.json must have; a cell may have `tuned_as`, and the design `over`.
-_DESIGN = {
-    "cells": {str: {"gin_file": str, "seeds": int}},
-    "tuning": {
-        "validation": float,
-        "seed": int,
-        "cells": {str: {"parameters": [str], "values": [float]}},
-    },
+# What design.json must have; a cell may have `tuned_as`, and the design `over` and
+# `tuning`. Without `tuning` every cell is what its file says.
+_DESIGN = {"cells": {str: {"gin_file": str, "seeds": int}}}
+_TUNING = {
+    "validation": float,
+    "seed": int,
+    "cells": {str: {"parameters": [str], "values": [float]}},
 }
+_NO_TUNING = {"validation": 0.0, "seed": 0, "cells": {}}
 
 
 class Study:
@@ -42,7 +42,7 @@ class Study:
             there, or its tuning is not the same for all.
 
     Attributes:
-        tuning: dict, what the design says of tuning.
+        tuning: dict, what the design says of tuning; no cells if it has none.
         over: list of str, the cells that gains are reported over.
     """
 
@@ -55,7 +55,9 @@ class Study:
                 f"with a design.json. Received: study={str(folder)!r}."
             )
         design = read_json(path, _DESIGN, "design of a study")
-        self._cells, self.tuning = design["cells"], design["tuning"]
+        if "tuning" in design:
+            read_json(path, {"tuning": _TUNING}, "design of a study")
+        self._cells, self.tuning = design["cells"], design.get("tuning", _NO_TUNING)
         self.over = design.get("over", BASELINES)
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         # Runs of another number of epochs must not pass for the study's own.
@@ -64,8 +66,13 @@ class Study:
         self._check()
 
     def _check(self):
+        if not self._cells:
+            raise ValueError(
+                f"Invalid `cells` in {self.folder / 'design.json'}. Expected at least "
+                "one. Received: none."
+            )
         budgets = {name: len(t["values"]) for name, t in self.tuning["cells"].items()}
-        if len(set(budgets.values())) > 1 or max(budgets.values()) > _MOST_VALUES:
+        if len(set(budgets.values())) > 1 or max([0, *budgets.values()]) > _MOST_VALUES:
             raise ValueError(
                 f"Invalid tuning in {self.folder / 'design.json'}. Expected as many "
                 f"values for every cell, at most {_MOST_VALUES}. Received: {budgets}."
@@ -85,7 +92,8 @@ class Study:
                 )
 
     def _tuned_as(self, name):
-        return self._cells[name].get("tuned_as", name)
+        own = name if self.tuning["cells"] else None
+        return self._cells[name].get("tuned_as", own)
 
     def _cell(self, name, run_name, params):
         files = (self._cells[name]["gin_file"],)
