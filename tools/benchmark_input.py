@@ -22,6 +22,8 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from benchmarks import flags
+
 BATCH_SIZE = 128
 # What keeps a fast GPU from waiting, images per second on two cores.
 TARGET = 80_000
@@ -35,24 +37,15 @@ def measure(data_dir=None, passes=9, disk=False, batch_size=BATCH_SIZE):
     """Measure every case on CIFAR-100, or on random images of its shape.
 
     Args:
-        data_dir: str, folder of the prepared tensorflow-datasets; default AFD_TFDS_DIR.
-            Without either, random images.
+        data_dir: str, folder of the prepared tensorflow-datasets; without it, random
+            images.
         passes: int >= 1, epochs per case, after one that is not counted.
         disk: bool, whether to measure the decoded images read from disk as well.
         batch_size: int, images per batch.
 
     Returns:
         dict of case to images per second, the median of the passes.
-
-    Raises:
-        ValueError: if an argument is out of range or the set is not there.
     """
-    for name, value in (("passes", passes), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected an integer >= 1. "
-                f"Received: {name}={value!r}."
-            )
     # In the working directory, not in /tmp, which may be memory.
     place = tempfile.TemporaryDirectory(dir=".") if disk else contextlib.nullcontext()
     with place as folder:
@@ -73,7 +66,6 @@ def _load(data_dir):
     from afd_tf.data.examples import InMemory
     from afd_tf.data.sources import Request, open_source
 
-    data_dir = data_dir or os.environ.get("AFD_TFDS_DIR")
     if data_dir:
         # Of the source, its training images are wanted, not its pipelines.
         return open_source(Request("cifar100", data_dir=data_dir)).train
@@ -169,11 +161,11 @@ def machine():
         "processor": _processor(),
         "cpus": parallelism.IMAGES,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {
             name: importlib.metadata.version(name)
-            for name in ("tensorflow", "keras", "torch")
+            for name in ("afd_tf", "tensorflow", "keras", "torch")
             if importlib.util.find_spec(name)
         },
         "threads": {
@@ -200,37 +192,39 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description="Measure the input pipeline in images per second."
     )
-    parser.add_argument("--data_dir", help="folder of prepared tensorflow-datasets")
-    parser.add_argument("--passes", type=int, default=9, help="epochs per case")
-    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE)
+    flags.add_common(parser)
+    parser.add_argument(
+        "--passes", type=flags.positive, default=9, help="epochs of a case; default: 9"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=flags.positive,
+        default=BATCH_SIZE,
+        help=f"default: {BATCH_SIZE}",
+    )
     parser.add_argument(
         "--disk", action="store_true", help="measure decoded images on disk as well"
     )
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     options = parser.parse_args(arguments)
-    try:
-        before = machine()
-        rates = measure(
-            options.data_dir, options.passes, options.disk, options.batch_size
-        )
-        print(table(rates))
-        ratio = rates[REFLECT] / TARGET
-        print(f"\n{REFLECT}: {ratio:.2f} times {TARGET:,} images/s")
-        if options.json:
-            figures = {
-                "images_per_second": rates,
-                "ratios": {
-                    "input_images_per_second": rates[REFLECT],
-                    "input_over_80000": ratio,
-                },
-                "machine": before,
-            }
-            with open(options.json, "w", encoding="utf-8") as file:
-                json.dump(figures, file, indent=1)
-                file.write("\n")
-    except (OSError, ValueError) as error:
-        print(f"benchmark_input: {error}", file=sys.stderr)
-        return 2
+    before = machine()
+    rates = measure(options.data_dir, options.passes, options.disk, options.batch_size)
+    print(table(rates))
+    ratio = rates[REFLECT] / TARGET
+    print(f"\n{REFLECT}: {ratio:.2f} times {TARGET:,} images/s")
+    if options.json:
+        figures = {
+            "images_per_second": rates,
+            "ratios": {
+                "input_images_per_second": rates[REFLECT],
+                "input_over_80000": ratio,
+            },
+            "machine": before,
+            "data": "cifar100" if options.data_dir else "random images",
+            "batch_size": options.batch_size,
+        }
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+            file.write("\n")
     return 0
 
 

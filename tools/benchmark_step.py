@@ -7,11 +7,22 @@ It is given twice: from F and F + B, and measured as one graph without discrimin
 losses of maps and optimizers. All sides take turns; times are medians, and ratios
 medians of the turns' ratios. PyTorch's side needs the optional requirements,
 `pip install -e ".[bench]"`.
+
+Parts, in this order; --part may be repeated, and without it all are measured, in twenty
+to thirty minutes on two cores:
+
+    start    seconds from the command to the first step; on --data_dir if given
+    memory   peak memory of AFD and vanilla, by --precision
+    input    images a second from the input pipeline; on --data_dir if given
+    step     resnet20 with wrn16_2 by vanilla, DML, AFD and PyTorch, by --precision
+    alone    resnet20 alone, our layers and Keras', in both precisions
+    count    AFD of two, three and four resnet20, by --precision
 """
 
 import argparse
 import importlib.util
 import json
+import logging
 import math
 import os
 import statistics
@@ -20,11 +31,13 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import benchmark_input
-from benchmarks import torch_afd, whole_process
+from benchmarks import flags, torch_afd, whole_process
 from benchmarks.alternation import Turns, medians, milliseconds
 
 PRECISIONS = ("float32", "bfloat16")
-PARTS = ("step", "alone", "count", "memory", "start", "input")
+# In the order in which they are measured: first what has processes of its own, before
+# this one takes memory and cores.
+PARTS = ("start", "memory", "input", "step", "alone", "count")
 
 
 def measure(parts, precisions, rounds, batch_size, data_dir):
@@ -42,7 +55,6 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
         and of "turns", the milliseconds of every turn of every case.
     """
     turns, megabytes, ratios = {}, {}, {}
-    # In processes of their own, before this one takes memory and cores.
     if "start" in parts:
         say("time to the first step, and to import")
         ratios["seconds_to_first_step"] = whole_process.seconds_to_first_step(data_dir)
@@ -99,7 +111,7 @@ def steps(precision, rounds, batch_size):
             _check_same_size(worker.parameters, cases.parts())
     else:
         say("  PyTorch is not installed and left out: pip install -e '.[bench]'")
-    found = milliseconds({**by_name, **workers}, rounds)
+    found = milliseconds({**by_name, **workers}, rounds, tick=tick)
     for worker in workers.values():
         worker.close()
     found["F + 2B"] = Turns(
@@ -139,7 +151,7 @@ def alone(rounds, batch_size):
     """Return the `Turns` of resnet20 alone, by layers and precision."""
     from benchmarks import cases
 
-    return milliseconds(cases.alone_cases(batch_size), rounds)
+    return milliseconds(cases.alone_cases(batch_size), rounds, tick=tick)
 
 
 def alone_ratios(found):
@@ -165,7 +177,7 @@ def count(precision, rounds, batch_size):
     """Return the `Turns` of AFD by number of equal networks."""
     from benchmarks import cases
 
-    return milliseconds(cases.count_cases(precision, batch_size), rounds)
+    return milliseconds(cases.count_cases(precision, batch_size), rounds, tick=tick)
 
 
 def memory(precision, batch_size, processes=3):
@@ -189,6 +201,12 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def tick(number, rounds):
+    """Tell that a turn is done."""
+    end = "\n" if number == rounds else "\r"
+    print(f"  turn {number} of {rounds}", end=end, file=sys.stderr, flush=True)
+
+
 def table(figures):
     """Return the figures as lines of text."""
     lines = []
@@ -207,29 +225,51 @@ def table(figures):
 
 def main(arguments=None):
     """Measure, print the table, write the JSON file; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each case")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--data_dir", default=os.environ.get("AFD_TFDS_DIR"))
-    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
-    parser.add_argument("--precision", action="append", choices=PRECISIONS)
-    options = parser.parse_args(arguments)
-    machine = benchmark_input.machine()  # before the load is our own
-    figures = measure(
-        options.part or PARTS,
-        options.precision or PRECISIONS,
-        options.rounds,
-        options.batch_size,
-        options.data_dir,
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    flags.add_common(parser)
+    parser.add_argument(
+        "--rounds", type=flags.positive, default=12, help="turns of a case; default: 12"
+    )
+    parser.add_argument(
+        "--batch_size", type=flags.positive, default=128, help="default: 128"
+    )
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="may be repeated; default: all"
+    )
+    parser.add_argument(
+        "--precision",
+        action="append",
+        choices=PRECISIONS,
+        help="may be repeated; default: both",
+    )
+    options = parser.parse_args(arguments)
+    # Each case is traced anew; TensorFlow takes that for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    figures = {
+        "machine": benchmark_input.machine(),  # before the load is our own
+        "data": "cifar100" if options.data_dir else "digits, random images",
+        "batch_size": options.batch_size,
+        "precisions": options.precision or PRECISIONS,
+    }
+    for part in PARTS:
+        if part not in (options.part or PARTS):
+            continue
+        found = measure(
+            (part,),
+            figures["precisions"],
+            options.rounds,
+            options.batch_size,
+            options.data_dir,
+        )
+        for kind, its in found.items():
+            figures.setdefault(kind, {}).update(its)
+        if options.json:  # after every part: an interruption loses one
+            with open(options.json, "w", encoding="utf-8") as file:
+                json.dump(figures, file, indent=1)
+                file.write("\n")
     print(table(figures))
-    if options.json:
-        figures["machine"] = machine
-        figures["data"] = "cifar100" if options.data_dir else "digits, random images"
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
-            file.write("\n")
     return 0
 
 

@@ -20,7 +20,7 @@ class Turns(list):
         return statistics.median(a / b for a, b in zip(self, other, strict=True))
 
 
-def milliseconds(cases, rounds, steps=2):
+def milliseconds(cases, rounds, steps=2, tick=None):
     """Time cases in turns.
 
     Args:
@@ -31,6 +31,8 @@ def milliseconds(cases, rounds, steps=2):
         steps: int, counted steps of a turn, of which the mean is taken. One before them
             is not counted: it pays for caches that the other cases have filled, and for
             their threads that still spin.
+        tick: function that is told the number of every turn that is done, and of how
+            many; or None.
 
     Returns:
         dict from name to `Turns`.
@@ -51,6 +53,8 @@ def milliseconds(cases, rounds, steps=2):
                 own = own if isinstance(own, float) else time.perf_counter() - begun
                 seconds.append(own)
             found[name].append(1e3 * statistics.fmean(seconds))
+        if tick:
+            tick(number + 1, rounds)
     return found
 
 
