@@ -9,8 +9,22 @@ from afd_tf.training import settings_text
 from afd_tf.training.formatting import counted
 from afd_tf.training.run_directory import LOCATION, RunDirectory
 
-# Neither the training nor its result depends on them.
-_IGNORED = ("train.seed", "train.evaluate_every", "train.deterministic", *LOCATION)
+# Neither the training nor its result depends on them, but for last digits: where things
+# are kept, how fast it goes, what is measured beside it.
+_IGNORED = (
+    "train.seed",
+    "train.deterministic",
+    "train.evaluate_every",
+    "train.steps_per_execution",
+    "load_data.cache_dir",
+    "load_data.memory_limit",
+    "load_data.download",
+    "OnlineDistiller.checkpointing",
+    "compile.gradient_ratio_every",
+    "compile.jit_compile",
+    "compile.run_eagerly",
+    *LOCATION,
+)
 
 
 class Run(NamedTuple):

@@ -13,14 +13,7 @@ _FREE = (
     "train.dataset",
     "train.method",
     "train.networks",
-    "train.steps_per_execution",
-    "load_data.cache_dir",
-    "load_data.memory_limit",
-    "load_data.download",
-    "OnlineDistiller.checkpointing",
     "OnlineDistiller.ensemble",
-    "compile.gradient_ratio_every",
-    "compile.jit_compile",
 )
 _COPY = re.compile(r"_([2-9])$")
 
@@ -52,7 +45,7 @@ def find(results, settings):
     Args:
         results: dict, the content of `results.json`.
         settings: dict of setting to text, without those that are None or that change no
-            result; see `afd_tf.training.comparison`.
+            result; see `afd_tf.training.finished_runs`.
 
     Returns:
         dict of network to PaperValue; empty unless data set, method, networks and all

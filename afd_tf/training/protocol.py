@@ -9,7 +9,6 @@ from afd_tf.training.formatting import counted
 
 # In results: the digest of the images.
 DATA = "data_sha256"
-_STORAGE = ("load_data.cache_dir", "load_data.memory_limit", "load_data.download")
 _PROTOCOL = (
     "train.dataset",
     "train.epochs",
@@ -24,7 +23,7 @@ def protocol(run):
     found = {
         key: value
         for key, value in run.settings.items()
-        if key in _PROTOCOL or (key.startswith("load_data.") and key not in _STORAGE)
+        if key in _PROTOCOL or key.startswith("load_data.")
     }
     # Folders have no name that tells them apart; older results do not say.
     if digest := run.results.get(DATA):
