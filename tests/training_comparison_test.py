@@ -151,36 +151,6 @@ def test_data_and_precision_are_parts_of_the_protocol(tmp_path, more):
         assert "batches of 128, mixed_bfloat16, " in tables[1][0]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        "train.evaluate_every = 10\n",
-        "train.steps_per_execution = 8\n",
-        "train.data_dir = '/data'\n",
-        "train.strategy = 'single'\n",
-        "train.workers = 'a:1,b:1'\n",
-        "train.task = 1\n",
-        "train.tensorboard = False\n",
-        "train.keep = 1\n",
-        "train.checkpoint_minutes = 1\n",
-        "load_data.cache_dir = '/cache'\n",
-        "load_data.memory_limit = 1\n",
-        "load_data.download = True\n",
-        "OnlineDistiller.checkpointing = True\n",
-        "compile.gradient_ratio_every = 10\n",
-        "compile.jit_compile = True\n",
-        "compile.run_eagerly = True\n",
-        "train.method_options = None\n",
-        "load_data.new = None\n",
-    ],
-)
-def test_what_changes_no_result_does_not_part_seeds(tmp_path, more):
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.7, seed=1, more=more)
-    [(_, [small, *_])] = compare([tmp_path]).tables
-    assert small.accuracies == {0: 0.5, 1: 0.7}
-
-
 def test_a_storage_setting_is_no_protocol(tmp_path):
     run(tmp_path / "a", 0.5, "vanilla")
     run(tmp_path / "b", 0.6, "afd", more="load_data.memory_limit = 1\n")
@@ -224,6 +194,18 @@ def test_dml_of_other_networks_is_no_baseline_but_vanilla_of_the_same_one_is(tmp
     comparison = compare([tmp_path])
     assert list(rows(comparison)["kd"].gains) == ["vanilla"]
     assert rows(comparison, "mean")["kd"].gains == {}
+
+
+def test_other_online_methods_are_a_baseline_in_the_same_company_alone(tmp_path):
+    two, three = ("small", "small_2"), ("small", "small_2", "small_3")
+    study(tmp_path / "two", "vanilla", [0.48, 0.49], networks=two)
+    study(tmp_path / "two", "dml", [0.50, 0.52], networks=two)
+    study(tmp_path / "three", "afd", [0.53, 0.53], networks=three)
+    assert list(rows(compare([tmp_path]))["afd"].gains) == ["vanilla"]
+    study(tmp_path / "three", "dml", [0.51, 0.51], networks=three)
+    for network in (*three, "mean", "ensemble"):
+        row = rows(compare([tmp_path / "three"]), network)["afd"]
+        assert row.gains["dml"].mean == pytest.approx(0.02)
 
 
 SOURCE = """train.source = \\
@@ -313,32 +295,10 @@ def test_a_number_of_the_paper_is_shown_beside_its_own_configuration_alone(tmp_p
         assert found["afd"].paper is None, name
 
 
-def test_what_is_not_in_the_table_is_said(tmp_path):
-    (tmp_path / "notes").mkdir()
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.6, seed=1, finished=False)
-    comparison = compare([tmp_path / name for name in ("a", "b", "notes")])
-    assert len(comparison.tables) == 1
-    assert comparison.remarks == [
-        f"{tmp_path / 'b'}: not finished, 1 epoch done.",
-        f"{tmp_path / 'notes'}: not a run, it has no config.gin.",
-    ]
-
-
 def test_a_repeated_seed_is_said(tmp_path):
     run(tmp_path / "a", 0.5, seed=1)
     run(tmp_path / "b", 0.5, seed=1)
     assert any("a seed occurs twice" in r for r in compare([tmp_path]).remarks)
-
-
-def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run(tmp_path / "a", 0.5)
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    comparison = compare(["a", "./a", str(tmp_path / "a"), "link"])
-    [(_, [small, *_])] = comparison.tables
-    assert (small.configuration, small.accuracies) == ("a", {0: 0.5})
-    assert comparison.remarks == []
 
 
 def test_nothing_finished_gives_no_table(tmp_path):

@@ -118,6 +118,22 @@ def test_the_chart_has_every_seed_and_mean_where_they_belong(comparison, tmp_pat
     assert titles == ["small", "large", "mean", "ensemble"]
 
 
+def test_configurations_of_one_folder_are_apart_in_table_and_chart(tmp_path):
+    for seed in range(2):
+        more = f"compile.logit_weight_decay = {seed}\n"
+        run(tmp_path / "afd" / f"seed_{seed}", 0.5, seed=seed, more=more)
+    comparison = compare([tmp_path])
+    lines = tables.text(comparison).splitlines()
+    blocks = [line.split()[0] for line in lines if " small " in line]
+    assert blocks == [str(tmp_path / "afd" / f"seed_{seed}") for seed in range(2)]
+    small, *_ = chart.figure(comparison).axes
+    heights = [
+        line.get_ydata().tolist() for line in small.lines if line.get_marker() == "o"
+    ]
+    assert heights == [[0], [1]]
+    assert [label.get_text() for label in small.get_yticklabels()] == blocks
+
+
 def test_without_matplotlib_the_requirements_are_named(
     comparison, tmp_path, monkeypatch
 ):

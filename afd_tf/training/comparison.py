@@ -3,18 +3,21 @@
 Runs of different protocols (see `protocol.py`) are shown apart, never in one table.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 from afd_tf.training import paper_values
-from afd_tf.training.finished_runs import Run, finished_runs
-from afd_tf.training.protocol import DATA, describe, protocol, with_data
+from afd_tf.training.finished_runs import (
+    SUMMARIES,
+    configurations,
+    differences,
+    finished_runs,
+    grouped,
+)
+from afd_tf.training.protocol import describe, with_data
 from afd_tf.training.statistics import gain
 
 # What gains are over, unless told.
 BASELINES = ("vanilla", "dml")
-# Summaries beside the networks.
-SUMMARIES = ("mean", "ensemble")
 
 
 class Row(NamedTuple):
@@ -37,41 +40,6 @@ class Row(NamedTuple):
     accuracies: dict
     gains: dict
     paper: paper_values.PaperValue | None
-
-
-class Group:
-    """Runs that differ in nothing but the seed.
-
-    Attributes:
-        runs: list of Run, by seed.
-        label: str, where they are.
-        name: str, the name of the folder of the seeds' runs, or of the run.
-        protocol: dict of setting to text.
-        method: str.
-        networks: dict of network to what `results.json` has of it.
-    """
-
-    def __init__(self, runs: list[Run]):
-        self.runs = sorted(runs, key=lambda run: run.results["seed"])
-        self.label = _label([run.path for run in runs])
-        self.name = Path(self.label).name
-        self.protocol = protocol(runs[0])
-        self.method = runs[0].results["method"]
-        self.networks = runs[0].results["networks"]
-
-    @property
-    def seeds(self):
-        """List of int."""
-        return [run.results["seed"] for run in self.runs]
-
-    def accuracies(self, what):
-        """Return the fraction of each seed, of a network or a summary."""
-        return {
-            run.results["seed"]: (
-                run.results if what in SUMMARIES else run.results["networks"]
-            )[what]["accuracy"]
-            for run in self.runs
-        }
 
 
 class Comparison(NamedTuple):
@@ -107,32 +75,19 @@ def compare(paths, over=BASELINES):
     """
     over = tuple(over)
     remarks = []
-    runs = with_data(finished_runs(paths, remarks), remarks)
-    # Networks have to be the same where a file was changed by hand, too.
-    groups = _grouped(
-        runs,
-        lambda run: (
-            tuple(sorted(run.settings.items())),
-            tuple(run.results["networks"]),
-            run.results.get(DATA),
-        ),
-    )
-    by_protocol = {}
-    for found in groups:
-        group = Group(found)
-        key = tuple(sorted(group.protocol.items()))
-        by_protocol.setdefault(key, []).append(group)
-    _check_baselines(over, [group for few in by_protocol.values() for group in few])
+    groups = configurations(with_data(finished_runs(paths, remarks), remarks), remarks)
+    _check_baselines(over, groups)
+    by_protocol = grouped(groups, lambda group: group.protocol)
     tables = [
         (describe(together[0].runs[0]), _rows(together, over, remarks))
-        for together in by_protocol.values()
+        for together in by_protocol
     ]
-    first, *others = [together[0] for together in by_protocol.values()] or [None]
+    first, *others = [together[0] for together in by_protocol] or [None]
     for other in others:
-        differing = _differing(first.protocol, other.protocol)
+        differing = differences(first.protocol, other.protocol)
         remarks.append(
             f"Not compared: {first.label} and {other.label}, whose protocols differ in "
-            f"{'; '.join(differing)}."
+            f"{differing}."
         )
     return Comparison(tables, list(dict.fromkeys(remarks)), over)
 
@@ -146,28 +101,6 @@ def _check_baselines(over, groups):
                 "Invalid value for argument `over`. Expected names of configurations "
                 f"or methods among {', '.join(known)}. Received: over={name!r}."
             )
-
-
-def _differing(first, second):
-    return [
-        f"{key} ({first.get(key, 'None')}, {second.get(key, 'None')})"
-        for key in sorted(first.keys() | second.keys())
-        if first.get(key) != second.get(key)
-    ]
-
-
-def _grouped(items, key):
-    groups = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.values())
-
-
-def _label(paths):
-    parents = {path.parent for path in paths}
-    if len(parents) == 1 and all(path.name.startswith("seed_") for path in paths):
-        return str(parents.pop())
-    return str(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
 
 
 def _rows(groups, over, remarks):
@@ -224,19 +157,11 @@ def _gains(group, what, groups, over, remarks):
 
 
 def _candidates(name, group, what, groups):
-    """Find baselines: of the same networks, or the same network in less company."""
+    """Find baselines: of the same networks, or where the network learns alone."""
     every = [other for other in groups if other.name == name]
     every = every or [other for other in groups if other.method == name]
     same = [other for other in every if list(other.networks) == list(group.networks)]
-    if same:
-        return same
-    return [
-        other
-        for other in every
-        if what in other.networks
-        # Vanilla networks learn alone, whatever is beside them.
-        and (other.method == "vanilla" or set(other.networks) < set(group.networks))
-    ]
+    return same or [o for o in every if o.learns_apart and what in o.networks]
 
 
 def _list(seeds):
