@@ -1,5 +1,7 @@
 """The step's benchmark: how it times, what it divides, and that it runs."""
 
+import collections
+import itertools
 import json
 import subprocess
 import sys
@@ -44,8 +46,11 @@ def test_cases_take_turns_and_give_what_counts_in_each(monkeypatch):
     quick = case("quick", 9, 9, *[9, 0.5, 0.5] * 3)
     own = [9.0, 9.0, *[9.0, 0.25, 0.25] * 3]
     told = iter(own)
+    ticks = []
     found = alternation.milliseconds(
-        {"slow": slow, "quick": quick, "told": lambda: next(told)}, rounds=3
+        {"slow": slow, "quick": quick, "told": lambda: next(told)},
+        rounds=3,
+        tick=lambda *progress: ticks.append(progress),
     )
     assert found == {
         "slow": [1500.0, 3500.0, 52500.0],
@@ -54,8 +59,25 @@ def test_cases_take_turns_and_give_what_counts_in_each(monkeypatch):
     }
     times = alternation.medians(found)
     assert times == {"slow": 3500.0, "quick": 500.0, "told": 250.0}
-    assert order[4:7] == ["slow"] * 3
-    assert order[10:13] == ["quick"] * 3  # another case begins in the next round
+    assert order[:4] == ["slow", "slow", "quick", "quick"]
+    turns = [tuple(order[i : i + 3]) for i in range(4, len(order), 3)]
+    assert {len(set(turn)) for turn in turns} == {1}  # a turn is of one case
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.usefixtures("tools")
+def test_every_case_comes_after_every_other_one_and_runs_are_alike():
+    from benchmarks.alternation import shuffled
+
+    rounds = list(shuffled(["a", "b", "c"], 40))
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    before = collections.Counter()
+    for names in rounds:
+        before.update(itertools.pairwise(names))
+    # Of 80 pairs, each of the six possible ones is a sixth.
+    assert len(before) == 6
+    assert min(before.values()) > 6
+    assert rounds == list(shuffled(["a", "b", "c"], 40))
 
 
 @pytest.mark.usefixtures("tools")

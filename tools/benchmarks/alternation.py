@@ -1,5 +1,6 @@
 """Timing by turns: whatever else a machine does meets all sides alike."""
 
+import random
 import statistics
 import time
 
@@ -20,14 +21,24 @@ class Turns(list):
         return statistics.median(a / b for a, b in zip(self, other, strict=True))
 
 
+def shuffled(names, rounds):
+    """Yield the names in another order for every round, the same in every run.
+
+    What a case leaves behind (its memory, its threads, a core that is hot) meets the
+    next one; in a fixed order, or a rotated one, it would always meet the same.
+    """
+    chance = random.Random(0)
+    for _ in range(rounds):
+        yield chance.sample(names, len(names))
+
+
 def milliseconds(cases, rounds, steps=2, tick=None):
     """Time cases in turns.
 
     Args:
         cases: dict from name to a function that makes one step and returns when it is
             done, or that returns the seconds it took as it measured them itself.
-        rounds: int >= 1; each case has a turn in each, the first case another one every
-            time.
+        rounds: int >= 1; each case has a turn in each, in an order by chance.
         steps: int, counted steps of a turn, of which the mean is taken. One before them
             is not counted: it pays for caches that the other cases have filled, and for
             their threads that still spin.
@@ -41,10 +52,8 @@ def milliseconds(cases, rounds, steps=2, tick=None):
         step()
         step()
     found = {name: Turns() for name in cases}
-    names = list(cases)
-    for number in range(rounds):
-        start = number % len(names)
-        for name in names[start:] + names[:start]:
+    for number, names in enumerate(shuffled(list(cases), rounds), start=1):
+        for name in names:
             cases[name]()
             seconds = []
             for _ in range(steps):
@@ -54,7 +63,7 @@ def milliseconds(cases, rounds, steps=2, tick=None):
                 seconds.append(own)
             found[name].append(1e3 * statistics.fmean(seconds))
         if tick:
-            tick(number + 1, rounds)
+            tick(number, rounds)
     return found
 
 
