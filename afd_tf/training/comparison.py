@@ -9,15 +9,27 @@ from afd_tf.training import paper_values
 from afd_tf.training.finished_runs import (
     SUMMARIES,
     configurations,
-    differences,
+    differing,
     finished_runs,
     grouped,
 )
-from afd_tf.training.protocol import describe, with_data
+from afd_tf.training.protocol import describe, unequal_settings, with_data
 from afd_tf.training.statistics import gain
 
 # What gains are over, unless told.
 BASELINES = ("vanilla", "dml")
+
+
+class Difference(NamedTuple):
+    """The settings in which a configuration differs from a baseline.
+
+    Attributes:
+        baseline: str, where the baseline's runs are.
+        settings: dict, see `unequal_settings`; not empty.
+    """
+
+    baseline: str
+    settings: dict
 
 
 class Row(NamedTuple):
@@ -30,6 +42,8 @@ class Row(NamedTuple):
         parameters: int, or None.
         accuracies: dict of seed to fraction.
         gains: dict of baseline to `Gain`, in fractions; only those that there are.
+        differences: dict of baseline to `Difference`, of gains with more in them than
+            the method; only those that there are.
         paper: `PaperValue`, or None.
     """
 
@@ -39,6 +53,7 @@ class Row(NamedTuple):
     parameters: int | None
     accuracies: dict
     gains: dict
+    differences: dict
     paper: paper_values.PaperValue | None
 
 
@@ -84,10 +99,10 @@ def compare(paths, over=BASELINES):
     ]
     first, *others = [together[0] for together in by_protocol] or [None]
     for other in others:
-        differing = differences(first.protocol, other.protocol)
+        parts = differing(first.protocol, other.protocol)
         remarks.append(
             f"Not compared: {first.label} and {other.label}, whose protocols differ in "
-            f"{differing}."
+            f"{parts}."
         )
     return Comparison(tables, list(dict.fromkeys(remarks)), over)
 
@@ -117,7 +132,7 @@ def _rows(groups, over, remarks):
                     what,
                     group.networks.get(what, {}).get("parameters"),
                     group.accuracies(what),
-                    _gains(group, what, groups, over, remarks),
+                    *_gains(group, what, groups, over, remarks),
                     known.get(what),
                 )
             )
@@ -127,7 +142,7 @@ def _rows(groups, over, remarks):
 
 
 def _gains(group, what, groups, over, remarks):
-    found = {}
+    found, differences = {}, {}
     for name in over:
         candidates = _candidates(name, group, what, groups)
         if group in candidates:
@@ -141,8 +156,8 @@ def _gains(group, what, groups, over, remarks):
         if len(candidates) != 1:
             continue
         [baseline] = candidates
-        difference = gain(group.accuracies(what), baseline.accuracies(what))
-        if difference is None:
+        own = gain(group.accuracies(what), baseline.accuracies(what))
+        if own is None:
             remarks.append(
                 f"{group.label} and {baseline.label} have no seed in common."
             )
@@ -152,8 +167,10 @@ def _gains(group, what, groups, over, remarks):
                 f"{group.label} has seeds {_list(group.seeds)}, {baseline.label} "
                 f"{_list(baseline.seeds)}: gains are over those in common."
             )
-        found[name] = difference
-    return found
+        found[name] = own
+        if unequal := unequal_settings(group.runs[0], baseline.runs[0]):
+            differences[name] = Difference(baseline.label, unequal)
+    return found, differences
 
 
 def _candidates(name, group, what, groups):

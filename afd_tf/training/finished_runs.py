@@ -164,10 +164,10 @@ def configurations(runs, remarks):
     groups = [Group(own, shared) for own in found]
     for folder, numbers in shared.values():
         among = [groups[number] for number in sorted(numbers)]
-        differing = differences(*(_identity(group.runs[0]) for group in among))
+        parts = differing(*(_identity(group.runs[0]) for group in among))
         remarks.append(
             f"{folder} holds runs of different settings: "
-            f"{', '.join(group.label for group in among)} differ in {differing}."
+            f"{', '.join(group.label for group in among)} differ in {parts}."
         )
     return groups
 
@@ -180,7 +180,7 @@ def grouped(items, settings):
     return list(groups.values())
 
 
-def differences(*settings):
+def differing(*settings):
     """Write where dicts of text differ, with all values: `a (1, 2); b (3, 4)`."""
     found = []
     for key in sorted(set().union(*settings)):

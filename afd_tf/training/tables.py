@@ -2,9 +2,17 @@
 
 import csv
 import io
+import os
+from pathlib import Path
 
+from afd_tf.naming import printable
 from afd_tf.training.formatting import layout, percent
 from afd_tf.training.statistics import mean_and_deviation
+
+# Characters of a setting's value that are shown.
+_LONGEST = 80
+# Columns of CSV.
+_OF_A_GAIN = ("gain", "low", "high", "p", "pairs", "differs")
 
 
 def run_table(results):
@@ -18,35 +26,50 @@ def run_table(results):
 
 
 def text(comparison):
-    """Lay a comparison out for a terminal: a table per protocol, then the remarks."""
-    parts = [
-        f"{description}\n\n{layout(_cells(rows, comparison.over))}"
-        for description, rows in comparison.tables
-    ]
-    return "\n\n".join([*parts, *_remarks(comparison)])
+    """Lay a comparison out for a terminal.
+
+    A table per protocol, above it what its gains have in them beside the method, at the
+    end the remarks.
+    """
+    parts = []
+    for description, rows in comparison.tables:
+        parts += [
+            description,
+            "\n".join(f"{who} in {settings}." for who, settings in _differences(rows)),
+            layout(_cells(rows, comparison.over)),
+        ]
+    parts.append("\n".join(map(printable, comparison.remarks)))
+    return "\n\n".join(filter(None, parts))
 
 
 def markdown(comparison):
-    """Write a comparison as Markdown: a table per protocol, then the remarks."""
+    """Write a comparison as Markdown, with the same parts as `text`."""
     parts = []
     for description, rows in comparison.tables:
         head, *body = _cells(rows, comparison.over)
         lines = [head, ["---"] * len(head), *body]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{description}\n\n{table}")
-    return "\n\n".join([*parts, *_remarks(comparison)])
+        parts += [
+            description,
+            "\n".join(
+                f"- {who} in `{settings}`." for who, settings in _differences(rows)
+            ),
+            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+        ]
+    parts.append("\n".join(map(printable, comparison.remarks)))
+    return "\n\n".join(filter(None, parts))
 
 
 def csv_text(comparison):
     """Write a comparison as one CSV table with the protocol in its first column.
 
     Accuracies and gains are in percent and unrounded, `low` and `high` the ends of the
-    95% confidence interval; what is not known is empty.
+    95% confidence interval, `differs` the settings that a gain has in it beside the
+    method; what is not known is empty.
     """
     columns = ["protocol", "configuration", "method", "seeds", "network", "parameters"]
     columns += ["accuracy", "deviation"]
     for name in comparison.over:
-        columns += [f"{what}_{name}" for what in ("gain", "low", "high", "p", "pairs")]
+        columns += [f"{what}_{name}" for what in _OF_A_GAIN]
     columns += ["paper", "paper_mark"]
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
@@ -58,12 +81,7 @@ def csv_text(comparison):
             cells += [" ".join(map(str, row.accuracies)), row.network, row.parameters]
             cells += [100 * mean, _hundredfold(deviation)]
             for name in comparison.over:
-                gain = row.gains.get(name)
-                cells += (
-                    [*map(_hundredfold, gain[:3]), gain.p, gain.pairs]
-                    if gain
-                    else [None] * 5
-                )
+                cells += _gain_cells(row, name)
             cells += row.paper or [None, None]
             writer.writerow(cells)
     return output.getvalue().rstrip("\n")
@@ -72,12 +90,63 @@ def csv_text(comparison):
 FORMATS = {"text": text, "markdown": markdown, "csv": csv_text}
 
 
+def _gain_cells(row, name):
+    gain, difference = row.gains.get(name), row.differences.get(name)
+    if gain is None:
+        return [None] * len(_OF_A_GAIN)
+    settings = difference and _listed(difference.settings)
+    return [*map(_hundredfold, gain[:3]), gain.p, gain.pairs, settings]
+
+
 def _hundredfold(fraction):
     return None if fraction is None else 100 * fraction
 
 
-def _remarks(comparison):
-    return ["\n".join(comparison.remarks)] if comparison.remarks else []
+def _differences(rows):
+    """Return (`a, b differ from c`, in which settings), equal ones in one."""
+    names = _short({row.configuration for row in rows})
+    by_configuration, together = {}, {}
+    for row in rows:
+        for difference in row.differences.values():
+            key = row.configuration, _listed(difference.settings)
+            baselines = by_configuration.setdefault(key, {})
+            baselines[names[difference.baseline]] = None
+    for (configuration, settings), baselines in by_configuration.items():
+        key = tuple(baselines), settings
+        together.setdefault(key, []).append(names[configuration])
+    return [
+        (
+            printable(
+                f"{', '.join(own)} {'differs' if len(own) == 1 else 'differ'} from "
+                f"{' and '.join(baselines)}"
+            ),
+            printable(settings),
+        )
+        for (baselines, settings), own in together.items()
+    ]
+
+
+def _short(labels):
+    """Return what is left of each label without the folder that they have in common."""
+    try:
+        folder = os.path.commonpath([Path(label).parent for label in labels])
+    except ValueError:  # absolute and relative ones
+        return {label: label for label in labels}
+    return {label: str(Path(label).relative_to(folder)) for label in labels}
+
+
+def _listed(settings):
+    """Write `logit/SGD.momentum: 0.8, there 0.9; ...`."""
+    return "; ".join(
+        f"{key}: {_value(own)}, there {_value(others)}"
+        for key, (own, others) in settings.items()
+    )
+
+
+def _value(text):
+    if text is None:
+        return "not set"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _cells(rows, over):
