@@ -1,6 +1,10 @@
 """afd-results: one table of any runs."""
 
+import contextlib
+import errno
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -47,6 +51,8 @@ def _execute(values, arguments, argv):
 
     if values.chart:
         chart.check_path(values.chart)
+    for flag in ("chart", "output"):
+        _check_file(flag, values[flag].value)
     comparison = compare(arguments, values.over)
     if not comparison.tables:
         raise ValueError(
@@ -54,13 +60,37 @@ def _execute(values, arguments, argv):
         )
     table = tables.FORMATS[values.format](comparison)
     if values.chart:
-        chart.draw(comparison, values.chart)
+        with _writing("chart", values.chart):
+            chart.draw(comparison, values.chart)
         print(f"Chart: {values.chart}", file=sys.stderr)
     if values.output:
-        write_text(values.output, f"{table}\n")
+        with _writing("output", values.output):
+            write_text(values.output, f"{table}\n")
     else:
         print(table)
     return 0
+
+
+def _check_file(flag, path):
+    """Check that a file can be written where a flag says, while nothing is done yet."""
+    if not path:
+        return
+    with _writing(flag, path):
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=Path(path).parent):
+            pass
+
+
+@contextlib.contextmanager
+def _writing(flag, path):
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"Invalid value for argument `{flag}`. Expected a file in a folder that "
+            f"can be written. Received: --{flag}={path} ({error.strerror})."
+        ) from error
 
 
 COMMAND = command.Command(
@@ -72,7 +102,8 @@ COMMAND = command.Command(
     "by the seeds in common, with the 95% confidence interval and p of the paired "
     "t-test; and what the paper reports, where it is known. A folder stands for all "
     "runs in it. Runs of different protocols (data, epochs, batch, ...) are in tables "
-    "of their own. Runs that are not finished are named.",
+    "of their own; other settings in which a configuration differs from its baseline "
+    "are named. Runs that are not finished are named.",
     examples=(
         "afd-results runs/*",
         "afd-results runs/vanilla runs/afd --format=markdown --chart=results.png",
