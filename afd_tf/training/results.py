@@ -12,6 +12,8 @@ import tensorflow as tf
 from afd_tf._version import __version__
 
 SCHEMA = 1
+# What of a checkout a run depends on; its other files change no result.
+_CODE = ("afd_tf", "gin")
 
 
 def make_results(
@@ -99,7 +101,14 @@ def weights_digest(networks):
 
 
 def commit():
-    """Return the commit of the checkout we run from, `-dirty` if changed, else None."""
+    """Return the commit of the checkout we run from, as it is at this moment.
+
+    Returns:
+        str of 40 hexadecimal digits, with `-dirty` if anything in `afd_tf` or `gin` is
+        not as in that commit, new files included: documentation, tests, tools and the
+        records that a study adds to its own checkout do not count. None without git,
+        or if the package is installed.
+    """
     root = Path(__file__).resolve().parents[2]
     try:
         top, head, changes = (
@@ -113,7 +122,7 @@ def commit():
             for arguments in (
                 ["rev-parse", "--show-toplevel"],
                 ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
+                ["status", "--porcelain", "--untracked-files=normal", "--", *_CODE],
             )
         )
     except (OSError, subprocess.SubprocessError):
