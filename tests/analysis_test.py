@@ -1,6 +1,7 @@
 """Similarity, agreement, calibration and Grad-CAM against NumPy and by hand."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -312,6 +313,8 @@ def test_a_run_is_analysed_on_its_whole_test_set(run, capsys):
     found = json.loads((run / "analysis" / "analysis.json").read_text())
     results = json.loads((run / "results.json").read_text())
     assert found["examples"] == 359
+    ended = ("epoch", "step", "weights_sha256")
+    assert {key: found[key] for key in ended} == {key: results[key] for key in ended}
     for name, values in results["networks"].items():
         own = found["networks"][name]["accuracy"]
         assert own == pytest.approx(values["accuracy"], abs=1e-6)
@@ -322,6 +325,19 @@ def test_a_run_is_analysed_on_its_whole_test_set(run, capsys):
     assert text.strip() in shown
     drawn = {path.name for path in (run / "analysis").glob("*.png")}
     assert drawn == {"calibration.png", "grad_cam.png"}
+
+
+def test_an_analysis_of_an_unfinished_run_says_of_which_step(run, tmp_path):
+    unfinished = tmp_path / "run"
+    shutil.copytree(run, unfinished, ignore=shutil.ignore_patterns("results.json"))
+    checkpoints = unfinished / "checkpoints"
+    for path in checkpoints.glob("epoch-0001-step-000000.*"):
+        path.rename(path.with_name(path.name.replace("0001-step", "0004-step")))
+    assert analyse.main([str(unfinished)]) == 0
+    found = json.loads((unfinished / "analysis" / "analysis.json").read_text())
+    results = json.loads((run / "results.json").read_text())
+    assert (found["epoch"], found["step"]) == (4, 4 * results["step"])
+    assert found["weights_sha256"] == results["weights_sha256"]
 
 
 def test_without_matplotlib_there_is_text_and_how_to_install_it(
@@ -348,6 +364,18 @@ def test_chosen_images_are_drawn_with_every_network(run, tmp_path):
         assert 0.7 < image.width / image.height < 0.95
         assert len(image.convert("RGB").getcolors(2**24)) > 100
     assert not (output / "analysis.json").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["analysis.txt", "calibration.png", "grad_cam.png"])
+def test_a_file_that_cannot_be_written_is_named_in_one_line(
+    run, tmp_path, capsys, name
+):
+    (tmp_path / name).mkdir()
+    assert analyse.main([str(run), f"--output={tmp_path}"]) == 2
+    shown = capsys.readouterr().err
+    assert "`output`" in shown
+    assert str(tmp_path / name) in shown
+    assert len(shown.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

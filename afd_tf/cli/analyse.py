@@ -1,5 +1,6 @@
 """afd-analyse: how alike a run's networks are, and where they look."""
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -45,6 +46,7 @@ def _execute(values, arguments, argv):
     from afd_tf import analysis
     from afd_tf.analysis import figures, pictures
     from afd_tf.training import construction, experiment
+    from afd_tf.training.results import weights_digest
 
     draws = figures.available()
     if values.images and not draws:
@@ -63,32 +65,47 @@ def _execute(values, arguments, argv):
             chosen = pictures.choose(wanted, restored.evaluation, info)
         comparison = analysis.compare(restored.distiller, restored.evaluation)
         output = Path(values.output or run.path / "analysis")
-        heading = f"{run.path}: {position} on {info.name} ({info.evaluated_split})"
-        _write(output, heading, comparison)
+        text = (
+            f"{run.path}: {position} on {info.name} ({info.evaluated_split}), "
+            f"{analysis.as_text(comparison)}"
+        )
+        # As results.json has them: whether this is of the finished run can be told.
+        analysed = {
+            "epoch": position.epoch,
+            "step": position.epoch * info.steps_per_epoch + position.step,
+            "weights_sha256": weights_digest(restored.distiller.networks),
+        }
+        with _writing(output):
+            _write(output, text, {**analysed, **comparison})
+        print(text)
         if chosen is None:
             print(f"\nNo figures: matplotlib is not installed ({_PLOT}).")
         else:
-            figures.draw_calibration(output / "calibration.png", comparison)
-            _draw_grad_cams(output / "grad_cam.png", restored, *chosen)
+            with _writing(output):
+                figures.draw_calibration(output / "calibration.png", comparison)
+                _draw_grad_cams(output / "grad_cam.png", restored, *chosen)
     print(f"\nWritten to {output}")
     return 0
 
 
-def _write(output, heading, comparison):
-    from afd_tf.analysis import as_text
+def _write(output, text, content):
     from afd_tf.training.run_directory import write_json, write_text
 
-    text = f"{heading}, {as_text(comparison)}"
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "analysis.json", content)
+    write_text(output / "analysis.txt", text + "\n")
+
+
+@contextlib.contextmanager
+def _writing(output):
+    """Say in words that a file cannot be written."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "analysis.json", comparison)
-        write_text(output / "analysis.txt", text + "\n")
+        yield
     except OSError as error:
         raise ValueError(
             "Invalid value for argument `output`. Expected a folder that can be "
             f"written. Received: output={str(output)!r} ({error})."
         ) from error
-    print(text)
 
 
 def _draw_grad_cams(path, restored, images, labels, numbers):
