@@ -1,5 +1,8 @@
 """afd-results: where it writes, and mistakes in that."""
 
+import subprocess
+import sys
+
 import pytest
 from privileges import without_privileges
 from training_comparison_test import run
@@ -80,3 +83,15 @@ def test_a_chart_that_fails_while_it_is_written_is_a_mistake_too(
     monkeypatch.setattr(chart, "draw", full)
     error = fails([tmp_path / "a", f"--chart={tmp_path / 'x.png'}"], capsys)
     assert f"--chart={tmp_path / 'x.png'} (No space left on device)." in error
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path):
+    run(tmp_path / "runs", 0.5)
+    # Unbuffered, as where there is more than a buffer holds.
+    command = [sys.executable, "-u", "-m", "afd_tf.cli.results", str(tmp_path / "runs")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, "")

@@ -183,7 +183,8 @@ def is_mistake(error):
     Keras or TensorFlow are not meant for the user, and keep their traceback.
     """
     kinds = (ValueError, TypeError, FloatingPointError, MemoryError, ConnectionError)
-    if not isinstance(error, kinds):
+    # A pipe that nobody reads any more is one of the last kind, and no mistake.
+    if not isinstance(error, kinds) or isinstance(error, BrokenPipeError):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and _PACKAGE in Path(frames[-1].filename).resolve().parents
