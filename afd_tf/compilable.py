@@ -1,9 +1,9 @@
 """A model of several networks that `compile` tells how to train."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from afd_tf import compiling, evaluation, fitting
+from afd_tf import compile_checks, compiling, evaluation, fitting
 
 
 class Compilable(fitting.Fitting):
@@ -88,8 +88,10 @@ class Compilable(fitting.Fitting):
             ValueError: if arguments contradict each other; the message says which.
         """
         arguments = {k: v for k, v in locals().items() if k in compiling.ARGUMENTS}
+        compile_checks.check_count("steps_per_execution", steps_per_execution)
+        compile_checks.check_jit_compile(jit_compile)
         if optimizer is not None:
-            compiling.check_alias(logit_optimizer)
+            compile_checks.check_alias(logit_optimizer)
             arguments["logit_optimizer"] = optimizer
         with self.distribute_strategy.scope():
             # A variable of the model: a resumed run goes on with its noise.
@@ -99,7 +101,7 @@ class Compilable(fitting.Fitting):
                 optimizer=parts.step.phases.logit.optimizer,
                 run_eagerly=run_eagerly,
                 steps_per_execution=steps_per_execution,
-                jit_compile=bool(jit_compile) and jit_compile != "auto",
+                jit_compile=jit_compile is True,
                 auto_scale_loss=False,
             )
             # Attributes of their own, so that Keras saves all three with the model.
@@ -107,6 +109,9 @@ class Compilable(fitting.Fitting):
             self.feature_optimizer = feature and feature.optimizer
             self.discriminator_optimizer = judge and judge.optimizer
             self._compiled_parts = parts
+            # An optimizer that goes on from an earlier compile knows how far it is.
+            done = parts.step.phases.logit.inner_optimizer._iterations
+            self.trained_steps.assign(ops.cast(done, "int64"))
             self.first_step.assign(0)
             self.total_steps.assign(total_steps or 0)
 
@@ -128,14 +133,19 @@ class Compilable(fitting.Fitting):
         weight = evaluation.check_weight(weight)
         evaluation.warn_of_raw_pixels(images, self.networks)
         parts = self._compiled_parts
-        step = tf.cast(self.optimizer.iterations, tf.int64) - self.first_step
+        # Of our own: optimizers do not count a step that overflows, nor, where they
+        # accumulate gradients, each one.
+        step = self.trained_steps.value
         for phase in parts.step.phases:
-            phase.set_learning_rate(step, self.total_steps)
-        due = parts.ratio_due(self.optimizer.iterations)
-        exchange_due = parts.exchange_due()
-        logits, values = parts.step(images, labels, weight, due, exchange_due)
+            phase.set_learning_rate(step - self.first_step, self.total_steps)
+        logits, values = parts.step(images, labels, weight, parts.now(step))
+        self.trained_steps.assign_add(1)
         parts.update_train(labels, logits, values, self.ensemble)
         return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        compile_checks.check_trained(self)
+        return super().make_train_function(force)
 
     def test_step(self, data):
         images, labels, weight = keras.utils.unpack_x_y_sample_weight(data)

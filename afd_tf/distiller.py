@@ -143,12 +143,17 @@ class OnlineDistiller(Pretraining):
         )
         self.total_steps = self._counter("total_steps")
         self.first_step = self._counter("first_step")
+        self.trained_steps = self._counter("trained_steps")
         self._count_pretraining(self._counter)
         self.built = True
 
     def _counter(self, name):
         return self.add_weight(
-            name=name, dtype="int64", initializer="zeros", trainable=False
+            name=name,
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
         )
 
     @property

@@ -3,10 +3,14 @@
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from afd_tf.fitting import LABEL_ERROR
+
+# Below it a float32 loses digits, and has no logarithm at last.
+_SMALLEST = np.finfo(np.float32).tiny
 
 
 def _mean_of_probabilities(logits):
@@ -58,6 +62,27 @@ def probabilities(names, logits, ensemble):
     together = ops.softmax(gated[0], axis=-1) if gated else ENSEMBLES[ensemble](own)
     result["ensemble"] = together
     return result
+
+
+def ensemble_logits(names, logits, predicted, ensemble):
+    """Return logits of the ensemble's distribution.
+
+    Args:
+        names: list of str.
+        logits: as for `probabilities`.
+        predicted: what `probabilities` returned.
+        ensemble: "probabilities" or "logits".
+
+    Returns:
+        Float32 tensor `(batch, classes)`.
+    """
+    own, gated = logits[: len(names)], logits[len(names) :]
+    if gated:
+        return ops.cast(gated[0], "float32")
+    if ensemble == "logits":
+        return tf.add_n([ops.cast(z, "float32") for z in own]) / len(own)
+    # Logarithms of probabilities are logits of the same distribution.
+    return ops.log(ops.maximum(predicted["ensemble"], _SMALLEST))
 
 
 def count_right(names, labels, predicted):

@@ -48,7 +48,7 @@ class TrainingLength(keras.callbacks.Callback):
                 "(logit_schedule=None, feature_schedule=None, "
                 "discriminator_schedule=None)."
             )
-        done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        done = int(keras.ops.convert_to_numpy(self.model.trained_steps))
         self.model.first_step.assign(done - self._initial_epoch * steps)
         self.model.total_steps.assign(self.params["epochs"] * steps)
 

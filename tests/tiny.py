@@ -88,13 +88,14 @@ def values(variables):
 
 
 def changed(model, action):
-    """Return the paths of the variables that `action()` changes."""
-    before = values(model.variables)
+    """Return the paths of the variables that `action()` changes, but for counters."""
+    variables = [v for v in model.variables if v.dtype != "int64"]
+    before = values(variables)
     action()
-    after = values(model.variables)
+    after = values(variables)
     return {
         v.path
-        for v, b, a in zip(model.variables, before, after, strict=True)
+        for v, b, a in zip(variables, before, after, strict=True)
         if not np.array_equal(b, a)
     }
 
