@@ -1,8 +1,13 @@
 """Which operations of a traced step wait for which."""
 
+import traceback
+
 import keras
+import pytest
 import tensorflow as tf
 import tiny
+
+from afd_tf import backlog
 
 
 def waits_for(operation, other):
@@ -87,3 +92,135 @@ def test_a_transposed_convolution_is_no_gradient_of_another():
     )
     images, labels = tiny.batch()
     assert model.train_on_batch(images, labels, return_dict=True)["loss"] > 0
+
+
+def images():
+    return tf.compat.v1.placeholder(tf.float32, (2, 8, 8, 3))
+
+
+def filters():
+    return tf.compat.v1.placeholder(tf.float32, (3, 3, 3, 3))
+
+
+def convolve(x, count=1):
+    for _ in range(count):
+        x = tf.tanh(tf.nn.conv2d(x, filters(), 1, "SAME"))
+    return x
+
+
+def chain(x):
+    return convolve(x, 4)
+
+
+def residual(x):
+    for _ in range(3):
+        x = tf.nn.relu(x + convolve(x, 2))
+    return x
+
+
+def depthwise(x):
+    kernel = tf.compat.v1.placeholder(tf.float32, (3, 3, 3, 1))
+    return convolve(tf.nn.depthwise_conv2d(convolve(x), kernel, [1] * 4, "SAME"))
+
+
+def transposed(x):
+    x = convolve(x)
+    up = [tf.nn.conv2d_transpose(x, filters(), (2, 8, 8, 3), 1) for _ in range(2)]
+    return convolve(up[0] + convolve(up[1])) + convolve(x)
+
+
+def backward_graph(body):
+    """Trace a body and its gradients by all filters."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.gradients(body(images()), graph_filters(graph))
+    return graph
+
+
+def graph_filters(graph):
+    return [
+        operation.outputs[0]
+        for operation in graph.get_operations()
+        if operation.type == "Placeholder" and operation.outputs[0].shape[0] == 3
+    ]
+
+
+def data_comes_from(operation, source):
+    seen, open_ends = {operation}, [operation]
+    while open_ends:
+        before = {tensor.op for tensor in open_ends.pop().inputs} - seen
+        seen |= before
+        open_ends += before
+    return source in seen
+
+
+def edges_by_definition(graph):
+    """Every convolution's map gradient, after the weight gradients next above it."""
+    operations = graph.get_operations()
+    edges = set()
+    for above in operations:
+        if not above.type.endswith("BackpropInput"):
+            continue
+        waited_for = [
+            o
+            for o in operations
+            if o.type.endswith("BackpropFilter")
+            and o.inputs[2] is above.inputs[2]
+            and not data_comes_from(o, above)
+        ]
+        reached, open_ends = set(), [above]
+        while open_ends:
+            for consumer in open_ends.pop().outputs[0].consumers():
+                if consumer.type.endswith("BackpropInput"):
+                    edges |= {(consumer, other) for other in waited_for}
+                elif consumer.type.endswith("BackpropFilter"):
+                    continue
+                elif consumer not in reached and consumer.outputs:
+                    reached.add(consumer)
+                    open_ends.append(consumer)
+    return edges
+
+
+def edges(graph):
+    return {(o, w) for o in graph.get_operations() for w in o.control_inputs}
+
+
+@pytest.mark.parametrize("body", [chain, residual, depthwise, transposed])
+def test_these_and_no_other_operations_wait(body):
+    graph = backward_graph(body)
+    before = edges(graph)
+    with graph.as_default():
+        backlog.bound_backlog()
+    assert edges(graph) - before == edges_by_definition(graph) != set()
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_the_graph_is_walked_once_however_deep_the_networks(count, monkeypatch):
+    graph = backward_graph(lambda x: convolve(x, count))
+    size, looks = len(graph.get_operations()), []
+
+    def look(thing):
+        looks.append(thing)
+        return thing
+
+    symbolic = type(graph_filters(graph)[0])
+    inputs, consumers = tf.Operation.inputs.fget, symbolic.consumers
+    monkeypatch.setattr(tf.Operation, "inputs", property(lambda o: inputs(look(o))))
+    monkeypatch.setattr(symbolic, "consumers", lambda t: consumers(look(t)))
+    with graph.as_default():
+        backlog.bound_backlog()
+    assert 0 < len(looks) < 3 * size
+
+
+def test_autograph_leaves_its_loops_as_they_are(monkeypatch):
+    # Converted they are slow, and anybody's tf.function may trace a step.
+    files, origins = set(), backlog._origins
+
+    @tf.autograph.experimental.do_not_convert
+    def spy(*arguments):
+        files.update(frame.filename for frame in traceback.extract_stack())
+        return origins(*arguments)
+
+    monkeypatch.setattr(backlog, "_origins", spy)
+    tf.function(lambda: backlog.bound_backlog()).get_concrete_function()
+    assert backlog.__file__ in files
