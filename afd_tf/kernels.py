@@ -1,7 +1,5 @@
 """Updates of Keras' SGD and Adam by one kernel per variable."""
 
-import functools
-
 import keras
 import tensorflow as tf
 
@@ -22,20 +20,36 @@ def use_kernels(optimizer):
     Everything around the update stays Keras' own: decoupled decay, clipping, averaging
     of weights, gradient accumulation, reduction over replicas.
 
+    Variables in half precision are updated as Keras does: constants close to 1 or to 0
+    are lost when a kernel takes them in such a dtype.
+
     Args:
         optimizer: keras.optimizers.Optimizer. Others than SGD and Adam (with its
             subclasses that share its update, such as AdamW) are left as they are, and
-            so are those that accumulate gradients.
+            so are those that accumulate gradients. Once replaced, an update stays.
     """
     if optimizer.gradient_accumulation_steps:
         return  # Keras calls such an update with symbols as well
     for keras_class, kernel in _KERNELS.items():
-        own = all(
-            getattr(type(optimizer), name) is getattr(keras_class, name)
-            for name in ("update_step", "_backend_update_step")
-        )
-        if own:
+        if _updates_as(optimizer, keras_class):
             kernel(optimizer)
+
+
+def _updates_as(optimizer, keras_class):
+    """Whether all that the kernels do without is as the Keras class has it."""
+    methods = (
+        "update_step",
+        "_backend_update_step",
+        "_distributed_tf_update_step",
+        "assign",
+        "assign_add",
+        "assign_sub",
+    )
+    return all(
+        getattr(type(optimizer), name) is getattr(keras_class, name)
+        and name not in vars(optimizer)
+        for name in methods
+    )
 
 
 def _sgd(optimizer):
@@ -102,9 +116,7 @@ def _replace(optimizer, constants, update):
             tensors that the updates of all variables in a step share.
         update: function of gradient, variable and these scalars.
     """
-    # The class's own, so that replacing twice is replacing once.
-    update_all = functools.partial(type(optimizer)._backend_update_step, optimizer)
-    written_out = functools.partial(type(optimizer).update_step, optimizer)
+    update_all, written_out = optimizer._backend_update_step, optimizer.update_step
 
     def with_constants(gradients, variables, learning_rate):
         # In place of the learning rate: what goes with it to every replica. In float32
@@ -114,7 +126,8 @@ def _replace(optimizer, constants, update):
         update_all(gradients, variables, constants(rate))
 
     def update_step(gradient, variable, shared):
-        if isinstance(gradient, tf.IndexedSlices):
+        half = variable.dtype.size < 4  # bytes
+        if half or isinstance(gradient, tf.IndexedSlices):
             written_out(gradient, variable, shared[0])
             return
         dtype = variable.dtype

@@ -81,6 +81,16 @@ def test_kernels_move_all_variables_as_keras_does(name):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw"])
+def test_variables_in_half_precision_move_as_keras_moves_them(name, dtype):
+    # In bfloat16 Adam's 0.999 is 1: a kernel would keep its second moment at 0.
+    written_out, _ = train(OPTIMIZERS[name], kernels=False, dtype=dtype)
+    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, dtype=dtype)
+    for a, b in zip(by_kernel, written_out, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.multi_device
 @pytest.mark.parametrize("name", ["nesterov", "adamw"])
 def test_kernels_move_the_variables_of_every_replica(name):
@@ -117,6 +127,51 @@ def test_what_the_user_does_to_the_learning_rate_is_left_alone():
     half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
     whole, _ = train(partial(keras.optimizers.SGD, 0.05), kernels=True, steps=1)
     np.testing.assert_allclose(half[0], whole[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam"])
+@pytest.mark.parametrize("on_the_class", [True, False])
+def test_ones_own_way_to_assign_is_left_alone(name, on_the_class):
+    def make():
+        keras_class = type(OPTIMIZERS[name]())
+        written = []
+
+        def noting(method):
+            def assign(self, variable, value):
+                written.append(method)
+                getattr(keras_class, method)(self, variable, value)
+
+            return assign
+
+        own = {m: noting(m) for m in ("assign", "assign_add", "assign_sub")}
+        if on_the_class:
+            optimizer = type("Noting", (keras_class,), own).from_config(
+                OPTIMIZERS[name]().get_config()
+            )
+        else:
+            optimizer = OPTIMIZERS[name]()
+            for method, function in own.items():
+                setattr(optimizer, method, partial(function, optimizer))
+        made.append(written)
+        return optimizer
+
+    made = []
+    for kernels in (False, True):
+        train(make, kernels, steps=1)
+    assert made[1] == made[0] != []
+
+
+def test_asking_for_kernels_again_changes_nothing():
+    def make():
+        optimizer = OPTIMIZERS["adam"]()
+        use_kernels(optimizer)
+        return optimizer
+
+    once, _ = train(OPTIMIZERS["adam"], kernels=True)
+    twice, operations = train(make, kernels=True)
+    assert "ResourceApplyAdam" in operations
+    for a, b in zip(twice, once, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", ["nesterov", "adam"])
