@@ -1,5 +1,6 @@
 """Starts runs as processes, several at a time, until all have ended in some way."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from reproduction.runs import seconds_left
 
 ROOT = Path(__file__).resolve().parents[2]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds between two looks at what runs.
+_PAUSE = 0.2
 
 
 class Stopped(KeyboardInterrupt):
@@ -48,6 +51,46 @@ def start(arguments, output, command="train"):
     )
 
 
+def call(arguments, output, command):
+    """Run a command to its end, as `start` starts it.
+
+    Returns:
+        int, its exit status.
+
+    Raises:
+        Stopped: by a signal, after the command was ended.
+    """
+    heard = []
+    with _listening(lambda number, frame: heard.append(number)):
+        process = start(arguments, output, command)
+        while process.poll() is None and not heard:
+            time.sleep(_PAUSE)
+        if heard:
+            process.terminate()
+            process.wait()
+            raise Stopped(heard[0])
+    return process.returncode
+
+
+def stopping():
+    """Let SIGINT and SIGTERM raise `Stopped` where nothing runs that hears them."""
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    return _listening(stop)
+
+
+@contextlib.contextmanager
+def _listening(hear):
+    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Execution:
     """Does what is left of a list of runs.
 
@@ -68,7 +111,8 @@ class Execution:
         self._waiting = [run for run in runs if not run.finished]
         self._running = {}
         self._failed = {}
-        self._signal = None
+        self._heard = []
+        self._passed_on = 0
 
     def execute(self):
         """Run until nothing is left.
@@ -79,38 +123,41 @@ class Execution:
         Raises:
             Stopped: by a signal, after all processes have ended.
         """
-        before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
-        try:
-            said = time.monotonic()
-            while self._running or (self._waiting and not self._signal):
-                self._start_what_can()
-                time.sleep(0.2)
-                self._gather()
-                if self._running and time.monotonic() - said > self._every_seconds:
-                    said = time.monotonic()
-                    self._say_progress()
-        finally:
-            for process in self._running:
-                process.terminate()
-            for process in self._running:
-                process.wait()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with _listening(lambda number, frame: self._heard.append(number)):
+            try:
+                self._execute()
+            finally:
+                for process in self._running:
+                    process.terminate()
+                for process in self._running:
+                    process.wait()
         for run in self._runs:
             run.keep()
-        if self._signal:
-            raise Stopped(self._signal)
+        if self._heard:
+            raise Stopped(self._heard[-1])
         return self._failed
 
-    def _hear(self, number, frame):
-        del frame
-        self._signal = number
-        for process in self._running:
-            process.send_signal(number)
+    def _execute(self):
+        said = time.monotonic()
+        while self._running or (self._waiting and not self._heard):
+            self._start_what_can()
+            time.sleep(_PAUSE)
+            self._pass_on()
+            self._gather()
+            if self._running and time.monotonic() - said > self._every_seconds:
+                said = time.monotonic()
+                self._say_progress()
+
+    def _pass_on(self):
+        # Not in the handler: it may come while a process starts.
+        for number in self._heard[self._passed_on :]:
+            self._passed_on += 1
+            for process in self._running:
+                process.send_signal(number)
 
     def _start_what_can(self):
         for run in list(self._waiting):
-            if self._signal or len(self._running) >= self._jobs:
+            if self._heard or len(self._running) >= self._jobs:
                 return
             if run.source and not (run.source / "results.json").is_file():
                 name = str(run.source.relative_to(run.output))
@@ -130,7 +177,7 @@ class Execution:
             if process.returncode == 0 and run.finished:
                 run.keep()
                 _say(f"{run.name}: finished. {self._left()}")
-            elif not self._signal:
+            elif not self._heard:
                 last = run.log.read_text(encoding="utf-8").strip().splitlines()[-1:]
                 status = f"status {process.returncode}"
                 self._fail(run, f"{status}: {' '.join(last)} ({run.log})")

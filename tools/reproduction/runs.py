@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
-import json
+import io
 import shutil
 import statistics
 from pathlib import Path
 
 from afd_tf import config
+from afd_tf.files import read_text
+from afd_tf.training.run_directory import RunDirectory
 from reproduction.cells import Cell
 
 _SOURCE = ("", "train", "source")
@@ -104,8 +106,12 @@ class Run:
                 )
 
     def results(self):
-        """Return the content of `results.json`."""
-        return json.loads((self.kept / "results.json").read_text(encoding="utf-8"))
+        """Return the content of `results.json`.
+
+        Raises:
+            ValueError: naming the file, if it is damaged.
+        """
+        return RunDirectory(self.kept).read_results()
 
     def keep(self):
         """Copy the small files of the finished run to the record."""
@@ -137,12 +143,31 @@ def _values(files, params=()):
 
 
 def metrics(folder):
-    """Read `metrics.csv`: list of a dict of str per epoch; [] if there is none."""
+    """Read `metrics.csv`.
+
+    Args:
+        folder: path of a run directory, or of what is kept of one.
+
+    Returns:
+        list of a dict of str per epoch, with at least "epoch" and "seconds", which are
+        numbers; [] if there is none.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
     path = Path(folder) / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    text = read_text(path, "metrics")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+        for row in rows:
+            int(row["epoch"]), float(row["seconds"])
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"Damaged metrics {str(path)!r}: a row has no epoch and seconds ({error})."
+        ) from error
+    return rows
 
 
 def seconds_left(runs, jobs=1):

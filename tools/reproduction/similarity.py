@@ -1,6 +1,8 @@
-"""The paper's table 7: how alike the maps of a cell's networks are, over its seeds."""
+"""The paper's table 7: how alike the maps of a cell's networks are, over its seeds.
 
-import signal
+`afd-analyse` looks at unfinished runs too, and says what it looked at. Here an analysis
+counts if that is what the finished run ended with.
+"""
 
 from afd_tf.files import read_json
 from afd_tf.training.formatting import layout
@@ -9,10 +11,12 @@ from reproduction import execution
 
 _MEASURES = ("l1", "l2", "cosine", "cka")
 _SHAPE = {"pairs": [{"networks": [str], "maps": {"cka": (float, type(None))}}]}
+# What an analysis is of, as results say it.
+_ANALYSED = ("epoch", "step", "weights_sha256")
 
 
 def analyse(runs):
-    """Let `afd-analyse` look at finished runs that it has not seen.
+    """Let `afd-analyse` look at finished runs that it has not seen as they ended.
 
     Args:
         runs: list of Run.
@@ -21,21 +25,20 @@ def analyse(runs):
         dict of the name of a run that it failed on to the reason, a str.
 
     Raises:
-        Stopped: by a Ctrl-C.
+        Stopped: by a signal, after `afd-analyse` was ended.
     """
     failed = {}
-    for run in (run for run in runs if run.finished and not _file(run).is_file()):
+    for run in (run for run in runs if run.finished and _analysis(run) is None):
         print(f"{run.name}: comparing its networks' maps", flush=True)
         with run.log.open("a", encoding="utf-8") as output:
-            process = execution.start([str(run.path)], output, "analyse")
-            try:
-                status = process.wait()
-            except KeyboardInterrupt:
-                process.terminate()
-                process.wait()
-                raise execution.Stopped(signal.SIGINT) from None
+            status = execution.call([str(run.path)], output, "analyse")
         if status:
             failed[run.name] = f"afd-analyse ended with status {status} ({run.log})"
+        elif _analysis(run) is None:
+            failed[run.name] = (
+                f"{_file(run)} is not of the weights that {run.path / 'results.json'} "
+                "tells of"
+            )
     return failed
 
 
@@ -43,19 +46,17 @@ def table(runs):
     """Lay out the mean and deviation over seeds of what `afd-analyse` found.
 
     Args:
-        runs: list of Run; those without an analysis are left out.
+        runs: list of Run; those without an analysis of how they ended are left out.
 
     Returns:
         str: L1, L2 and cosine (means over examples; "-" for maps of different
         channels) and linear CKA of every two networks of a cell.
     """
     found = {}
-    for run in runs:
-        if _file(run).is_file():
-            analysis = read_json(_file(run), _SHAPE, "analysis")
-            for pair in analysis["pairs"]:
-                key = (run.cell.name, " and ".join(pair["networks"]))
-                found.setdefault(key, []).append(pair["maps"])
+    for run in (run for run in runs if run.finished):
+        for pair in (_analysis(run) or {"pairs": []})["pairs"]:
+            key = (run.cell.name, " and ".join(pair["networks"]))
+            found.setdefault(key, []).append(pair["maps"])
     rows = [["cell", "networks", "seeds", *_MEASURES]]
     for (cell, networks), maps in found.items():
         values = [_text([each.get(measure) for each in maps]) for measure in _MEASURES]
@@ -65,6 +66,18 @@ def table(runs):
 
 def _file(run):
     return run.path / "analysis" / "analysis.json"
+
+
+def _analysis(run):
+    """Return what was found of a finished run as it ended, None if nothing was."""
+    try:
+        analysis = read_json(_file(run), _SHAPE, "analysis")
+    except ValueError:  # damaged or not there: to be made again
+        return None
+    results = run.results()
+    # Results of early versions have no digest.
+    known = [key for key in _ANALYSED if key in results]
+    return analysis if all(analysis.get(k) == results[k] for k in known) else None
 
 
 def _text(values):
