@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import reproduce
-from reproduction import cells, similarity, study
-from reproduction.cells import Cell
+from reproducing import results, write_finished
+from reproduction import cells, study
 from reproduction.runs import Run, seconds_left
 
 from afd_tf import config, methods, training
@@ -61,13 +60,40 @@ def test_every_cell_is_a_configuration_of_its_method(path, scale):
 def test_every_cell_says_what_it_is_how_to_run_it_and_whose_choice_it_is(path):
     header = path.read_text().split("\n\n")[0]
     table, name = re.fullmatch(r"table(\d)_(\w+)", path.stem).groups()
-    assert header.startswith(f"# Table {table}, {cells.TABLES[int(table)][:8]}") or (
-        table in "16"
-    )
+    first = header.partition(":")[0]
+    # Titles of tables go on in other words.
+    assert first.startswith(f"# Table {table}, ")
+    assert " ".join(cells.TABLES[int(table)].split()[:2]) in first
     assert f"tools/reproduce --table={table} --cells={name} " in header
     assert "# Protocol: " in header
     assert re.search(r"# The paper's: (.|\n)*\[[Sms]\]", header)
     assert "# Our choice: " in header
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_every_cell_has_the_protocol_of_its_header(path):
+    found = re.search(
+        r"# Protocol: (\d+) epochs of batches of (\d+), (.*)\.", path.read_text()
+    )
+    epochs, batch_size, optimizers = found.groups()
+    settings = load([path])
+    assert (settings["epochs"], settings["batch_size"]) == (
+        int(epochs),
+        int(batch_size),
+    )
+    own, default = (
+        {(s.scope, s.name, s.parameter): s.value for s in config.read(f)}
+        for f in ([path], [config.DEFAULTS])
+    )
+    steps = ("compile", "SGD", "Adam", "StepDecay")
+    changed = {k for k, v in own.items() if k[1] in steps and v != default[k]}
+    if optimizers == "the optimizers and schedules of afd.gin [m]":
+        assert changed == set()
+    else:
+        assert optimizers == "SGD 0.1, a tenth every 30 epochs"
+        assert config.gin.query_parameter("logit/SGD.learning_rate") == 0.1
+        boundaries = config.gin.query_parameter("logit/StepDecay.boundaries")
+        assert [round(b * 90) for b in boundaries] == [30, 60]
 
 
 def test_cells_of_one_name_are_one_configuration():
@@ -148,6 +174,19 @@ def test_cells_that_differ_in_their_networks_alone_are_one_when_reduced():
         "resnet8_wrn10_2_dml",
     ]
     assert found[1].source == "resnet8_wrn10_2_vanilla"
+
+
+@pytest.mark.parametrize("scale", cells.SCALES)
+def test_a_file_after_a_cells_own_makes_another_cell_of_it(scale):
+    found = cells.paper_cells(4, scale, names=["from_wrn"])
+    varied = [cell.varied(["protocols/decay_5e-4"]) for cell in found]
+    assert names(varied) == [f"{name}_decay_5e-4" for name in names(found)]
+    run = Run(varied[-1], 1, Path("out"))
+    assert run.source.parent.name.endswith("_vanilla_decay_5e-4")
+    assert run.source.parent.name in names(varied)
+    load(run.cell.files)
+    assert config.gin.query_parameter("compile.logit_weight_decay") == 5e-4
+    assert run.arguments()[-4] == "--gin_file=protocols/decay_5e-4"
 
 
 def test_a_new_cell_is_one_file(tmp_path):
@@ -311,13 +350,7 @@ def copy_design(folder):
 def write_tuning(runs, folder):
     """Write results of tuning runs, each better than the one before."""
     for place, run in enumerate(runs):
-        path = folder / run.name
-        path.mkdir(parents=True)
-        accuracy = {"accuracy": place / 100}
-        results = {"networks": {"resnet8": accuracy}, "mean": accuracy}
-        (path / "results.json").write_text(json.dumps(results))
-        for name in ("metrics.csv", "config.gin"):
-            (path / name).write_text("")
+        write_finished(folder / run.name, results("resnet8", accuracy=place / 100))
 
 
 def test_a_study_tried_with_few_epochs_leaves_the_real_one_alone(tmp_path):
@@ -358,61 +391,3 @@ def test_every_tuned_parameter_is_one_of_the_configuration(cell):
         load([f"studies/cifar100_reduced/{cell}"], [f"{parameter} = 0.125"])
         scope, name = parameter.rsplit("/", 1)
         assert config.gin.query_parameter(f"{scope}/afd_tf.{name}") == 0.125
-
-
-def test_data_that_is_not_prepared_is_said_before_the_first_run(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("AFD_TFDS_DIR", str(tmp_path))
-    arguments = ["--table=4", "--scale=reduced", "--seeds=1", "--cells=afd"]
-    assert reproduce.main([*arguments, f"--output={tmp_path / 'runs'}"]) == 2
-    error = capsys.readouterr().err
-    assert "has prepared 'cifar100'" in error
-    assert str(tmp_path) in error
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "flag"),
-    [
-        (["--study", "--seeds=1"], "--seeds has no meaning with --study"),
-        (["--study", "--cells=afd", "--plan"], "--cells has no meaning with --study"),
-        (["--verify=x", "--scale=paper"], "--scale has no meaning with --verify"),
-        (["--verify=x", "--jobs=2"], "--jobs has no meaning with --verify"),
-    ],
-)
-def test_flags_that_would_not_be_heard_are_refused(capsys, arguments, flag):
-    with pytest.raises(SystemExit) as caught:
-        reproduce.main(arguments)
-    assert caught.value.code == 2
-    assert flag in capsys.readouterr().err
-
-
-def test_maps_of_table_7_can_be_compared():
-    for scale in cells.SCALES:
-        for cell in cells.paper_cells(7, scale):
-            first, second = cell.setting("networks")
-            assert first.text == second.text
-
-
-def write_maps(run, pairs):
-    folder = run.path / "analysis"
-    folder.mkdir(parents=True)
-    found = [{"networks": ["a", "b"], "maps": maps} for maps in pairs]
-    (folder / "analysis.json").write_text(json.dumps({"pairs": found}))
-
-
-def test_the_table_of_similarity_has_mean_and_deviation_over_seeds(tmp_path):
-    alike, other = Cell("alike", ()), Cell("other", ())
-    runs = [Run(alike, 0, tmp_path), Run(alike, 1, tmp_path), Run(other, 0, tmp_path)]
-    for run, cosine in zip(runs[:2], (0.25, 0.75), strict=True):
-        measures = {"l1": 1.0, "l2": 2.0, "cosine": cosine, "cka": 0.5}
-        write_maps(run, [measures])
-    write_maps(runs[2], [{"cka": 0.125}])
-    lines = similarity.table([*runs, Run(other, 1, tmp_path)]).splitlines()
-    assert lines[0].split() == [
-        *["cell", "networks", "seeds", "l1", "l2", "cosine", "cka"]
-    ]
-    assert "a and b       2  1.0000 +- 0.0000" in lines[2]
-    assert "0.5000 +- 0.3536" in lines[2]
-    assert lines[3].split() == ["other", "a", "and", "b", "1", "-", "-", "-", "0.1250"]

@@ -7,7 +7,10 @@ import signal
 import numpy as np
 import pytest
 from prepared_sets import prepare
-from reproducing import interrupt, reproduce
+from reproducing import interrupt, reproduce, write_run
+from reproducing import results as finished_results
+from reproduction import cells
+from reproduction.runs import Run
 
 from afd_tf.cli import results
 from afd_tf.training.comparison import compare
@@ -80,3 +83,29 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
         row["configuration"].rpartition("/")[2] for row in table if row["gain_dml"]
     }
     assert gains == {"resnet8_wrn10_2_vanilla", "resnet8_wrn10_2_afd"}
+
+
+def test_cells_with_another_file_are_other_configurations(tmp_path, capsys):
+    names = ["resnet32x2_vanilla", "resnet32x2_afd"]
+    afd, vanilla = cells.paper_cells(3, names=names)
+    more = vanilla.varied(["protocols/decay_5e-4"])
+    for cell, accuracy in ((vanilla, 0.5), (more, 0.55), (afd, 0.65)):
+        own = {"accuracy": accuracy, "method": cell.setting("method")}
+        for seed in (0, 1):
+            content = finished_results("resnet32", "resnet32_2", seed=seed, **own)
+            write_run(Run(cell, seed, tmp_path), content)
+    over = (vanilla.name, more.name)
+    arguments = [str(tmp_path), "--format=csv", f"--over={','.join(over)}"]
+    assert results.main(arguments) == 0
+    gains = {
+        row["configuration"].rpartition("/")[2]: tuple(
+            row[f"gain_{name}"] and round(float(row[f"gain_{name}"])) for name in over
+        )
+        for row in csv.DictReader(io.StringIO(capsys.readouterr().out))
+    }
+    assert gains == {vanilla.name: ("", ""), more.name: (5, ""), afd.name: (15, 10)}
+    # By the method alone it would not be known which is meant.
+    assert results.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{more.name}" in shown
+    assert "over vanilla" not in shown.splitlines()[2]

@@ -2,12 +2,14 @@
 
     tools/reproduce --table=4 --scale=reduced --seeds=3 --data_dir=DIR
     tools/reproduce --table=3 --cells=resnet32x2_afd,resnet32x2_dml --data_dir=DIR
+    tools/reproduce --table=3 --gin_file=protocols/decay_5e-4 --data_dir=DIR
     tools/reproduce --study --data_dir=DIR
     tools/reproduce --study=studies/afd_ablation --data_dir=DIR
     tools/reproduce --verify=studies/cifar100_reduced/afd/seed_0 --data_dir=DIR
 
 The plan is printed first. Finished runs are skipped and interrupted ones continue, so
-that the same command may be stopped (Ctrl-C, SIGTERM) and started again at any time.
+that the same command may be stopped (Ctrl-C, SIGTERM) and started again at any time;
+but a verification, which begins again.
 
 Exit status: 0 all done, 1 a run failed or a verification found a difference, 2 a
 mistake in the command, 130 and 143 stopped by SIGINT and SIGTERM.
@@ -20,8 +22,8 @@ import sys
 from pathlib import Path
 
 from reproduction import similarity
-from reproduction.cells import SCALES, SIMILARITY, paper_cells
-from reproduction.execution import ROOT, Execution, Stopped
+from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells
+from reproduction.execution import ROOT, Execution, Stopped, stopping
 from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
 from reproduction.verification import find_run, is_deterministic, verify
@@ -43,18 +45,20 @@ def main(argv=None):
         # By the environment, so that no record holds a path of this machine.
         os.environ["AFD_TFDS_DIR"] = str(Path(options.data_dir).expanduser().resolve())
     try:
-        if options.verify:
-            return _verify(options)
-        if options.study:
-            return _study(options)
-        return _table(options)
-    except ValueError as error:
+        with stopping():
+            if options.verify:
+                return _verify(options)
+            if options.study:
+                return _study(options)
+            return _table(options)
+    except (ValueError, OSError) as error:  # OSError: a disk that is full or not ours
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
         given = sys.argv[1:] if argv is None else argv
         again = shlex.join(["tools/reproduce", *given])
-        print(f"\nStopped. Continue with: {again}", file=sys.stderr)
+        what = "Nothing is kept. Begin" if options.verify else "Continue"
+        print(f"\nStopped. {what} with: {again}", file=sys.stderr)
         return 128 + stop.signal
 
 
@@ -70,20 +74,34 @@ def _parser():
         "--study",
         nargs="?",
         const=str(STUDY),
+        type=_given,
         help="a study's folder; default: studies/cifar100_reduced",
     )
     what.add_argument(
-        "--verify", metavar="RUN", help="a finished run or its cell: run it again"
+        "--verify",
+        metavar="RUN",
+        type=_given,
+        help="a finished run or its cell: run it again",
     )
     parser.add_argument(
         "--cells", help="with --table, names or parts of names, separated by commas"
     )
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        type=_given,
+        help="with --table, a file after those of each cell, which makes other cells "
+        "of them, e.g. protocols/decay_5e-4; may be repeated",
+    )
     parser.add_argument("--seeds", type=_positive, help="with --table; default: 5")
     parser.add_argument("--scale", choices=SCALES, help="with --table; default: paper")
     parser.add_argument("--jobs", type=_positive, help="runs at a time; default: 1")
-    parser.add_argument("--data_dir", help="where the data sets are prepared")
+    parser.add_argument(
+        "--data_dir", type=_given, help="where the data sets are prepared"
+    )
     parser.add_argument(
         "--output",
+        type=_given,
         help="folder of the runs; default: runs/paper, runs/reduced or runs/<study>",
     )
     parser.add_argument(
@@ -95,7 +113,7 @@ def _parser():
 
 def _check_flags(parser, options):
     """Refuse flags that would not be heard, then set what --table's are by default."""
-    table = ("cells", "seeds", "scale")
+    table = ("cells", "gin_file", "seeds", "scale")
     unheard = {
         "table": (),
         "study": table,
@@ -103,11 +121,18 @@ def _check_flags(parser, options):
     }
     [mode] = [name for name in unheard if getattr(options, name) is not None]
     for name in unheard[mode]:
-        if getattr(options, name):
+        if getattr(options, name) not in (None, False):
             parser.error(f"--{name} has no meaning with --{mode}: leave it out")
     options.seeds = options.seeds or 5
     options.scale = options.scale or "paper"
     options.jobs = options.jobs or 1
+
+
+def _given(text):
+    """Take a path; an empty one, such as a shell's unset variable, would be lost."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, received an empty one")
+    return text
 
 
 def _positive(text):
@@ -123,14 +148,28 @@ def _output(options, default):
     return Path(options.output or f"runs/{default}{tried}")
 
 
+def _folder(options, default):
+    """Return where runs are to be, which must be a folder or nothing yet."""
+    output = _output(options, default)
+    above = (output, *output.absolute().parents)
+    nearest = next(path for path in above if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ValueError(
+            "Invalid value for argument `output`. Expected a folder, or one to make. "
+            f"Received: output={str(output)!r}, where {nearest} is no folder."
+        )
+    return output
+
+
 def _table(options):
-    names = options.cells.split(",") if options.cells else None
+    names = None if options.cells is None else options.cells.split(",")
     cells = paper_cells(options.table, options.scale, names)
+    cells = [cell.varied(options.gin_file or []) for cell in cells]
     if options.epochs:
         cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
-    output = _output(options, options.scale)
+    output = _folder(options, options.scale)
     runs = [Run(cell, s, output) for s in range(options.seeds) for cell in cells]
-    status = _execute(runs, options)
+    status = _execute(runs, options, over=OVER.get(options.table, BASELINES))
     if options.table == SIMILARITY and not options.plan:
         failed = similarity.analyse(runs)
         print(f"\nSimilarity of maps:\n\n{similarity.table(runs)}")
@@ -140,7 +179,7 @@ def _table(options):
 
 
 def _study(options):
-    output = _output(options, Path(options.study).resolve().name)
+    output = _folder(options, Path(options.study).resolve().name)
     study = Study(options.study, output, options.epochs)
     tuning = study.tuning_runs()
     chosen = study.choose(write=not options.plan)
@@ -168,7 +207,9 @@ def _execute(runs, options, failed=(), over=BASELINES):
     failed = {**dict(failed), **_do(runs, options)}
     finished = [run.kept for run in runs if run.finished]
     # A cell that failed is no baseline.
-    known = {*BASELINES, *(run.cell.name for run in runs if run.finished)}
+    known = {*BASELINES}
+    for cell in (run.cell for run in runs if run.finished):
+        known |= {cell.name, cell.setting("method")}
     over = [name for name in over if name in known]
     print(f"\n{text(compare(finished, over)) if finished else 'No run is finished.'}")
     _say_failed(failed)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from afd_tf import config
+from afd_tf.training.comparison import BASELINES
 
 TABLES = {
     1: "adversarial against direct alignment of maps, offline and online",
@@ -21,6 +22,9 @@ TABLES = {
     6: "ImageNet",
     7: "similarity of the networks' maps",
 }
+# What gains are over in a table, where not over vanilla and DML alone: offline methods
+# are with KD or without, which KD alone tells apart.
+OVER = {1: (*BASELINES, "kd")}
 # The table that is not one of accuracies.
 SIMILARITY = 7
 SCALES = ("paper", "reduced")
@@ -59,6 +63,22 @@ class Cell:
     def changed(self, *params):
         """Return this cell with statements added."""
         return dataclasses.replace(self, params=(*self.params, *params))
+
+    def varied(self, files):
+        """Return this cell with gin files after its own: another, with another name.
+
+        What it learns from is varied alike.
+
+        Args:
+            files: list of str.
+        """
+        ending = "".join(f"_{Path(file).name.removesuffix('.gin')}" for file in files)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}{ending}",
+            files=(*self.files, *files),
+            source=self.source and f"{self.source}{ending}",
+        )
 
 
 def settings(files, params=()):

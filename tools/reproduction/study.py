@@ -1,11 +1,11 @@
 """A study: values tuned on a validation split, then final runs of several seeds.
 
 `design.json` in the study's folder says which cells with how many seeds, and what is
-tuned, if anything is; `chosen.json` beside it is written once, when all tuning runs are
-finished, and read from then on. No tuning run reads the test set.
+tuned, if anything is. `chosen.json` beside it is what is chosen so far: each cell is
+added when its tuning runs are finished, and what is in it is read from then on, never
+chosen again. No tuning run reads the test set.
 """
 
-import json
 from pathlib import Path
 
 from afd_tf.files import read_json
@@ -23,6 +23,7 @@ _TUNING = {
     "seed": int,
     "cells": {str: {"parameters": [str], "values": [float]}},
 }
+_CHOSEN = {str: {"parameters": [str], "value": float, "validation": [{"value": float}]}}
 _NO_TUNING = {"validation": 0.0, "seed": 0, "cells": {}}
 
 
@@ -131,11 +132,12 @@ class Study:
             to}; only of cells whose tuning runs are all finished.
 
         Raises:
-            ValueError: if what was chosen before was chosen from other values.
+            ValueError: if what was chosen before was chosen from other values, or a
+                file is damaged.
         """
         earlier = {}
         if self._chosen_path.is_file():
-            earlier = json.loads(self._chosen_path.read_text(encoding="utf-8"))
+            earlier = read_json(self._chosen_path, _CHOSEN, "choice of a study")
         runs = iter(self.tuning_runs())
         chosen = {}
         for name, tuned in self.tuning["cells"].items():

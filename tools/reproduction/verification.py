@@ -1,14 +1,17 @@
 """Runs a finished run again and compares everything that must come out the same."""
 
-import json
 import tempfile
 from pathlib import Path
 
+from afd_tf.naming import printable
+from afd_tf.training.run_directory import RunDirectory
 from reproduction.cells import Cell, settings
 from reproduction.execution import Execution
 from reproduction.runs import RECORDED, Run, metrics
 
 _DIGEST = "weights_sha256"
+# What is not compared, but may be why something differs.
+_CAUSES = ("data_sha256", "commit")
 
 
 def find_run(name, folders):
@@ -48,9 +51,13 @@ def verify(run):
 
     Returns:
         list of str, each something that differs: accuracies, losses, rows of metrics
-        (but for the time), the SHA-256 of the weights. Empty if all is the same.
+        (but for the time), the SHA-256 of the weights; then what may be the cause, of
+        data, commit and versions what differs. Empty if all is the same.
+
+    Raises:
+        ValueError: naming the file, if one of the run is damaged.
     """
-    seed = results(run)["seed"]
+    seed = _results(run)["seed"]
     with tempfile.TemporaryDirectory() as folder:
         cell = Cell("again", (str(run / "config.gin"),))
         again = Run(cell, seed, Path(folder))
@@ -62,7 +69,7 @@ def verify(run):
 
 def differences(before, after):
     """Compare two finished runs of one configuration; see `verify`."""
-    old, new = results(before), results(after)
+    old, new = _results(before), _results(after)
     found = []
     for part in ("networks", "mean", "ensemble"):
         if old[part] != new[part]:
@@ -81,9 +88,27 @@ def differences(before, after):
         found.append(f"metrics.csv: {rows[0]} rows before, {rows[1]} now")
     if old.get(_DIGEST) != new[_DIGEST]:
         found.append(f"{_DIGEST}: {old.get(_DIGEST)} before, {new[_DIGEST]} now")
-    return found
+    found += _causes(old, new) if found else []
+    return [printable(difference) for difference in found]
 
 
-def results(folder):
-    """Return the content of a folder's `results.json`."""
-    return json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+def _causes(old, new):
+    """List what two results tell of how they came about, where they differ."""
+    before, now = map(_origin, (old, new))
+    return [
+        f"{key}: {before.get(key)} before, {now.get(key)} now"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _origin(results):
+    versions = results.get("versions")
+    return {
+        **{key: results.get(key) for key in _CAUSES},
+        **(versions if isinstance(versions, dict) else {}),
+    }
+
+
+def _results(folder):
+    return RunDirectory(folder).read_results()
