@@ -134,7 +134,7 @@ def check(statements, complete):
             _check_macro(statement, used_macros)
             continue
         _check_known("", statement.name, known, statement)
-        _check_parameter(statement, known[statement.name].parameters)
+        _check_parameter(statement, known)
         if complete:
             _check_scope(statement, used_scopes)
     if complete:
@@ -185,13 +185,18 @@ def _check_macro(statement, used):
         )
 
 
-def _check_parameter(statement, parameters):
-    if statement.parameter not in parameters:
+def _check_parameter(statement, known):
+    own = known[statement.name].parameters
+    if statement.parameter not in own:
+        wanted = statement.parameter
+        # Of another name, such as `train`, it may be just that.
+        others = [f"{n}.{wanted}" for n, c in known.items() if wanted in c.parameters]
+        hint = nearest(others[0], others) if others else nearest(wanted, own)
         raise invalid(
             statement.where,
             f"a parameter of `{statement.name}`",
-            f"{statement.name}.{statement.parameter}",
-            nearest(statement.parameter, parameters),
+            f"{statement.name}.{wanted}",
+            hint,
         )
 
 

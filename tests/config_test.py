@@ -142,6 +142,11 @@ def test_what_others_registered_with_gin_cannot_be_called():
         ("train.networks = [@resnt20/resnt]", r"@resnt\. Did you mean 'resnet'\?"),
         ("train.epochs = %EPOCHS", "a macro that a file defines"),
         ("epochs = 3", r"Did you mean 'train\.epochs'\?"),
+        ("compile.epochs = 3", r"Did you mean 'train\.epochs'\?"),
+        (
+            "compile.steps_per_execution = 4",
+            r"Did you mean 'train\.steps_per_execution'\?",
+        ),
         ("logitt/SGD.momentum = 0.5", r"Did you mean 'logit'\?"),
         ("logit/SGD.lerning_rate = 0.5", r"Did you mean 'learning_rate'\?"),
         ("resnet8/resnet.num_classes = 3", "a parameter of `resnet`"),
