@@ -1,16 +1,13 @@
 """The phases of a step: an optimizer, the variables it owns, its schedule and decay."""
 
-import contextlib
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from afd_tf import schedules
+from afd_tf import optimizers, schedules
 from afd_tf.kernels import use_kernels
-from afd_tf.naming import nearest
 
 _NORMALIZATION = ("gamma", "beta")
 
@@ -107,7 +104,9 @@ class Phase:
         if isinstance(schedule, str) and schedule == "auto":
             schedule = make_schedule() if optimizer is None else None
         optimizer = make_optimizer() if optimizer is None else optimizer
-        self.optimizer = in_this_strategy(_get(optimizer, f"{role}_optimizer"))
+        self.optimizer = optimizers.in_this_strategy(
+            optimizers.get(optimizer, f"{role}_optimizer")
+        )
         self.role = role
         self.schedule = schedules.get(schedule, f"{role}_schedule")
         self.decay = decay
@@ -125,7 +124,7 @@ class Phase:
         ):
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.variables)
-        _load_all_or_nothing(self.optimizer)
+        optimizers.load_all_or_nothing(self.optimizer)
         use_kernels(self.inner_optimizer)
         rate = ops.convert_to_numpy(self.optimizer.learning_rate)
         self.base_learning_rate = float(rate)
@@ -134,7 +133,7 @@ class Phase:
 
     def _check(self, role):
         optimizer = self.inner_optimizer
-        _check_built_for(optimizer, role, self.variables)
+        optimizers.check_built_for(optimizer, role, self.variables)
         own_schedule = optimizer.get_config().get("learning_rate")
         if isinstance(own_schedule, dict) and not isinstance(
             self.schedule, schedules.Constant
@@ -189,6 +188,10 @@ class Phase:
     def apply(self, gradients):
         """Add coupled decay and update the owned variables.
 
+        An optimizer's own clipping comes after that decay and before the sum over
+        replicas: Keras clips the share of each. `global_clipnorm` bounds one norm, that
+        of the variables of all networks together.
+
         Args:
             gradients: list of tensors or None, in the order of `variables`, of the
                 (scaled) loss divided by the number of replicas.
@@ -228,61 +231,6 @@ class Phase:
             f"{type(self.inner_optimizer).__name__}, learning rate "
             f"{self.base_learning_rate:g} ({self.schedule!r}), weight decay {decay}"
         )
-
-
-def _get(optimizer, argument) -> Any:
-    """Return an optimizer from itself or its name."""
-    names = ("SGD", "Adam", "AdamW", "RMSprop", "Lion")
-    # Of a dict, Keras would make what it says, and of other objects tell nothing.
-    if isinstance(optimizer, str):
-        with contextlib.suppress(ValueError):
-            return keras.optimizers.get(optimizer)
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"Invalid value for argument `{argument}`. Expected a keras.optimizers."
-            f"Optimizer or its name. Received: {argument}={optimizer!r}."
-            f"{nearest(optimizer, names)}"
-        )
-    return optimizer
-
-
-def in_this_strategy(optimizer):
-    """Return the optimizer, or a new one of its kind if it may be another strategy's.
-
-    An optimizer belongs to the strategy in whose scope it was made; users make theirs
-    outside. Before it is built it has no state to lose.
-    """
-    if optimizer.built or not tf.distribute.has_strategy():
-        return optimizer
-    return type(optimizer).from_config(optimizer.get_config())
-
-
-def _check_built_for(optimizer, role, variables):
-    if not optimizer.built:
-        return
-    own = {id(v) for v in optimizer._trainable_variables}
-    if own != {id(v) for v in variables}:
-        raise ValueError(
-            f"`{role}_optimizer` has trained other variables: those of another model, "
-            "or before layers were frozen. Pass a new optimizer."
-        )
-
-
-def _load_all_or_nothing(optimizer):
-    """Make loading a state that does not fit an error; Keras warns and starts anew."""
-    load = optimizer.load_own_variables
-
-    def load_own_variables(store):
-        if len(store.keys()) != len(optimizer.variables):
-            raise ValueError(
-                f"The state of optimizer '{optimizer.name}' does not fit: "
-                f"{len(store.keys())} variables are saved, it has "
-                f"{len(optimizer.variables)}. Compile the model as it was compiled "
-                "when it was saved."
-            )
-        load(store)
-
-    optimizer.load_own_variables = load_own_variables
 
 
 def check_ownership(trainable_variables, phases):

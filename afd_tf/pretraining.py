@@ -9,7 +9,7 @@ from afd_tf.multi_worker import (
     examples_everywhere,
     own_rows,
 )
-from afd_tf.optimization import in_this_strategy
+from afd_tf.optimizers import in_this_strategy
 from afd_tf.wiring import beforehand
 
 

@@ -49,7 +49,7 @@ FAMILIES = {
     },
     "export": {"export", "formats"},
     "naming": {"files", "naming", "_version"},
-    "optimization": {"kernels", "optimization"},
+    "optimization": {"kernels", "optimization", "optimizers"},
 }
 RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}
 FAMILY = {member: part for part, members in FAMILIES.items() for member in members}
