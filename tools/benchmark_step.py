@@ -52,9 +52,10 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
 
     Returns:
         dict of "milliseconds", "megabytes" and "ratios", each a dict of name to float,
-        and of "turns", the milliseconds of every turn of every case.
+        of "turns", the milliseconds of every turn of every case, and of "machine", what
+        is known of it only now.
     """
-    turns, megabytes, ratios = {}, {}, {}
+    turns, megabytes, ratios, machine = {}, {}, {}, {}
     if "start" in parts:
         say("time to the first step, and to import")
         ratios["seconds_to_first_step"] = whole_process.seconds_to_first_step(data_dir)
@@ -76,7 +77,8 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
         ratios["input_images_per_second"] = rates[benchmark_input.REFLECT]
     for precision in precisions if "step" in parts else ():
         say(f"steps, {precision}")
-        found = steps(precision, rounds, batch_size)
+        found, threads = steps(precision, rounds, batch_size)
+        machine |= threads
         turns |= {f"{name}, {precision}": v for name, v in found.items()}
         ratios |= step_ratios(found, precision)
     if "alone" in parts:
@@ -95,19 +97,25 @@ def measure(parts, precisions, rounds, batch_size, data_dir):
         "megabytes": megabytes,
         "ratios": ratios,
         "turns": turns,
+        "machine": machine,
     }
 
 
 def steps(precision, rounds, batch_size):
-    """Return the `Turns` of each case of one precision, the limit among them."""
+    """Time each case of one precision, the limit among them.
+
+    Returns:
+        dict from case to `Turns`, and a dict with "torch_threads" if PyTorch is there.
+    """
     from benchmarks import cases
 
     by_name = cases.step_cases(precision, batch_size)
-    workers = {}
+    workers, threads = {}, {}
     if importlib.util.find_spec("torch"):
         for version in ("literal", "shared"):
             worker = torch_afd.Steps(version, precision, batch_size)
             workers[f"PyTorch afd, {version}"] = worker
+            threads["torch_threads"] = worker.threads
             _check_same_size(worker.parameters, cases.parts())
     else:
         say("  PyTorch is not installed and left out: pip install -e '.[bench]'")
@@ -118,7 +126,7 @@ def steps(precision, rounds, batch_size):
         2 * both - forward
         for both, forward in zip(found["F + B"], found["F"], strict=True)
     )
-    return found
+    return found, threads
 
 
 def _check_same_size(parameters, parts):

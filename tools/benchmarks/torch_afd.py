@@ -6,11 +6,19 @@ as a program, it makes steps on demand: see `Steps`.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 BATCH_NORM = {"eps": 1e-5, "momentum": 0.1}
+# PyTorch frees its maps after every use. By default the C library returns large ones
+# to the system, which then clears their pages anew in every step: 3 to 6 % of the
+# processor time in float32. PyTorch's guide to tuning has other libraries for that.
+_KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
 
 
 class Steps:
@@ -20,6 +28,11 @@ class Steps:
         version: "literal" or "shared".
         precision: "float32" or "bfloat16" (autocast).
         batch_size: int.
+
+    Attributes:
+        parameters: list of int, how many each network, transfer layer and discriminator
+            has.
+        threads: int, with how many threads PyTorch computes an operation.
     """
 
     def __init__(self, version, precision, batch_size):
@@ -28,24 +41,43 @@ class Steps:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **_KEEP_FREED_MEMORY},
         )
-        self.parameters = json.loads(self._process.stdout.readline())
+        told = self._read()
+        self.parameters, self.threads = told["parameters"], told["threads"]
 
     def __call__(self):
         """Make a step; return the seconds it took."""
         print(file=self._process.stdin, flush=True)
-        return float(json.loads(self._process.stdout.readline()))
+        return float(self._read())
 
     def close(self):
         """End the process."""
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
+
+    def _read(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"PyTorch's process ended with {self._process.wait()}.")
+        return json.loads(line)
+
+
+def processors():
+    """Return how many processors this process may use, as TensorFlow counts them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def main(version, precision, batch_size):
     """Make a step for each line of the standard input and print its seconds."""
     import torch
 
+    # What TensorFlow does by itself, whatever OMP_NUM_THREADS says.
+    torch.set_num_threads(processors())
+    torch.set_flush_denormal(True)
     torch.manual_seed(0)
     images = torch.randn(int(batch_size), 3, 32, 32)
     images = images.to(memory_format=torch.channels_last)
@@ -53,7 +85,8 @@ def main(version, precision, batch_size):
     afd = build(bfloat16=precision == "bfloat16")
     parts = [*afd.networks, *afd.transfers, *afd.judges]
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
-    print(json.dumps(counts), flush=True)
+    told = {"parameters": counts, "threads": torch.get_num_threads()}
+    print(json.dumps(told), flush=True)
     step = {"literal": afd.literal_step, "shared": afd.shared_step}[version]
     for _ in sys.stdin:
         begun = time.perf_counter()
@@ -77,6 +110,10 @@ def build(bfloat16=False):
 
     def norm(channels, **options):
         return nn.BatchNorm2d(channels, **BATCH_NORM, **options)
+
+    def mean(maps):
+        # Unlike that of `Tensor.mean`, its gradient is channels last.
+        return F.adaptive_avg_pool2d(maps.float(), 1).flatten(1)
 
     class Basic(nn.Module):
         def __init__(self, inputs, outputs, stride):
@@ -128,7 +165,7 @@ def build(bfloat16=False):
 
         def head(self, maps):
             with torch.autocast("cpu", enabled=False):
-                return self.logits(maps.float().mean((2, 3)))
+                return self.logits(mean(maps))
 
     def relu():
         return nn.ReLU(inplace=True)
@@ -156,7 +193,7 @@ def build(bfloat16=False):
             self.dense = nn.Linear(inputs, 1)
 
         def forward(self, maps):
-            pooled = self.blocks(maps).float().mean((2, 3))
+            pooled = mean(self.blocks(maps))
             with torch.autocast("cpu", enabled=False):
                 return torch.sigmoid(self.dense(pooled))
 
