@@ -12,13 +12,6 @@ import sys
 import time
 
 BATCH_NORM = {"eps": 1e-5, "momentum": 0.1}
-# PyTorch frees its maps after every use. By default the C library returns large ones
-# to the system, which then clears their pages anew in every step: 3 to 6 % of the
-# processor time in float32. PyTorch's guide to tuning has other libraries for that.
-_KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-}
 
 
 class Steps:
@@ -41,7 +34,6 @@ class Steps:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **_KEEP_FREED_MEMORY},
         )
         told = self._read()
         self.parameters, self.threads = told["parameters"], told["threads"]
