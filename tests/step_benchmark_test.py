@@ -156,7 +156,8 @@ def test_the_stock_network_is_resnet20():
 
 
 @pytest.mark.slow
-def test_the_command_measures_and_writes_figures(tmp_path):
+def test_the_command_measures_and_writes_figures(tmp_path, monkeypatch):
+    monkeypatch.delenv("AFD_TFDS_DIR", raising=False)
     path = tmp_path / "figures.json"
     parts = ["step", "alone", "count", "memory", "start"]
     subprocess.run(
