@@ -8,6 +8,7 @@ from afd_tf import data
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.training import (
     cluster,
+    commits,
     construction,
     distribution,
     errors,
@@ -172,12 +173,14 @@ def _train(run, chief, arguments, provenance, interruption, options):
         workers = Workers(experiment.distiller.distribute_strategy)
         with errors.readable():
             agree(workers, provenance.config, experiment.info, experiment.source)
+        computed_by = []
         with run.started(provenance.config) if chief else contextlib.nullcontext():
             if chief:
                 with run.writing():
                     record_dataset(run, experiment.info)
                     record_networks(run, experiment.distiller)
                     record_source(run, experiment.source)
+                    computed_by = commits.record(run)
                     write_text(run.operative_config, provenance.operative_config())
             if workers.is_chief:
                 print(f"{run.path}: run directory.")
@@ -193,6 +196,7 @@ def _train(run, chief, arguments, provenance, interruption, options):
                 step=epochs * experiment.info.steps_per_epoch,
                 source=experiment.source,
                 command=provenance.command,
+                commits=computed_by,
             )
             if chief:
                 hint = "Training is finished: the same command writes the rest."

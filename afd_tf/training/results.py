@@ -2,8 +2,6 @@
 
 import hashlib
 import platform
-import subprocess
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,8 +10,6 @@ import tensorflow as tf
 from afd_tf._version import __version__
 
 SCHEMA = 1
-# What of a checkout a run depends on; its other files change no result.
-_CODE = ("afd_tf", "gin")
 
 
 def make_results(
@@ -27,6 +23,7 @@ def make_results(
     epoch,
     step,
     command,
+    commits=(),
     source=None,
 ):
     """Put together the content of `results.json`.
@@ -41,6 +38,7 @@ def make_results(
         epoch: int, epochs done.
         step: int, steps done.
         command: str, what to type to get this again.
+        commits: list of str, see `afd_tf.training.commits.record`.
         source: `Source` that the networks learnt from, or None.
 
     Returns:
@@ -70,7 +68,8 @@ def make_results(
         "data_sha256": data,
         "weights_sha256": weights_digest(distiller.networks),
         "command": command,
-        "commit": commit(),
+        "commit": commits[-1] if commits else None,
+        **({"earlier_commits": list(commits[:-1])} if commits[:-1] else {}),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -98,36 +97,3 @@ def weights_digest(networks):
             digest.update(f"{array.dtype.name} {array.shape}\n".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def commit():
-    """Return the commit of the checkout we run from, as it is at this moment.
-
-    Returns:
-        str of 40 hexadecimal digits, with `-dirty` if anything in `afd_tf` or `gin` is
-        not as in that commit, new files included: documentation, tests, tools and the
-        records that a study adds to its own checkout do not count. None without git,
-        or if the package is installed.
-    """
-    root = Path(__file__).resolve().parents[2]
-    try:
-        top, head, changes = (
-            subprocess.run(
-                ["git", "-C", str(root), *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            ).stdout.strip()
-            for arguments in (
-                ["rev-parse", "--show-toplevel"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=normal", "--", *_CODE],
-            )
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    # An installed package may lie inside somebody else's repository.
-    if Path(top).resolve() != root:
-        return None
-    return f"{head}-dirty" if changes else head

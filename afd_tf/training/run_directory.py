@@ -5,7 +5,8 @@ config.gin            the configuration as parsed, written before training
 operative_config.gin  every parameter in use, defaults included
 metrics.csv           a row per epoch
 checkpoints/          the complete state at the last few steps saved; what data,
-                      networks and frozen source are; the lock
+                      networks and frozen source are; which commits of the
+                      code computed it; the lock
 logs/                 TensorBoard
 export/               exported networks
 analysis/             what afd-analyse found
@@ -65,6 +66,7 @@ class RunDirectory:
         self.dataset = self.checkpoints / "dataset.json"
         self.networks = self.checkpoints / "networks.json"
         self.source = self.checkpoints / "source.json"
+        self.commits = self.checkpoints / "commits.json"
         self.lock = self.checkpoints / "lock"
         self.logs = self.path / "logs"
         self.export = self.path / "export"

@@ -11,7 +11,7 @@ from reproduction.runs import RECORDED, Run, metrics
 
 _DIGEST = "weights_sha256"
 # What is not compared, but may be why something differs.
-_CAUSES = ("data_sha256", "commit")
+_CAUSES = ("data_sha256", "commit", "earlier_commits")
 
 
 def find_run(name, folders):
