@@ -324,13 +324,15 @@ def test_what_is_ablated_differs_from_afd_in_that_alone():
     l1 = {"train.method", "discriminator/Adam.learning_rate"}
     assert differing == {
         "afd": set(),
+        "afd_rate_2e-5_placebo": {"compile.placebo", *rates},
+        "afd_rate_2e-5_logit_0.2": {"logit/SGD.learning_rate", *rates},
         "dml": {"train.method", *rates},
         "dml_logit_0.2": {"train.method", "logit/SGD.learning_rate", *rates},
         "l1_kd": l1,
         "l1_kd_placebo": {*l1, "compile.placebo"},
         **_ABLATION,
     }
-    assert [run.seed for run in runs] == [0] * 17 + [1] * 17 + [2] * 10
+    assert [run.seed for run in runs] == [0] * 19 + [1] * 19 + [2] * 12
 
 
 def test_the_ablation_trains_on_as_many_images_as_the_study_and_tests_on_none():
