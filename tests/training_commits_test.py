@@ -7,7 +7,7 @@ import pytest
 import small_runs
 
 from afd_tf.training import commits, loop
-from afd_tf.training.run_directory import RunDirectory
+from afd_tf.training.run_directory import RunDirectory, write_json
 
 
 def git(folder, *arguments):
@@ -20,6 +20,13 @@ def change(checkout):
         file.write("changed")
     git(checkout, "commit", "-q", "-a", "-m", "changed")
     return commits.current()
+
+
+def start(run):
+    """Begin or resume a run, as far as its commits go; return them."""
+    found = commits.of_run(run)
+    write_json(run.commits, found)
+    return found
 
 
 @pytest.fixture
@@ -72,22 +79,21 @@ def test_without_git_there_is_no_commit(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commits.current() is None
     run = RunDirectory(tmp_path / "run")
-    assert commits.record(run) == []
-    assert not run.commits.exists()
+    assert commits.of_run(run) == []
 
 
 def test_each_change_between_two_starts_is_recorded_once(checkout, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
     first = commits.current()
-    assert commits.record(run) == [first]
-    assert commits.record(run) == [first]
+    assert start(run) == [first]
+    assert start(run) == [first]
     second = change(checkout)
-    assert commits.record(run) == [first, second]
+    assert start(run) == [first, second]
     (checkout / "gin" / "afd.gin").write_text("other")
-    assert commits.record(run) == [first, second, f"{second}-dirty"]
+    assert start(run) == [first, second, f"{second}-dirty"]
     git(checkout, "checkout", "-q", "-f", first)
-    assert commits.record(run) == [first, second, f"{second}-dirty", first]
+    assert start(run) == [first, second, f"{second}-dirty", first]
 
 
 def test_a_damaged_record_names_its_file(checkout, tmp_path):
@@ -95,7 +101,7 @@ def test_a_damaged_record_names_its_file(checkout, tmp_path):
     run.checkpoints.mkdir(parents=True)
     run.commits.write_text('{"commit": 1}')
     with pytest.raises(ValueError, match=r"commits\.json"):
-        commits.record(run)
+        commits.of_run(run)
 
 
 def test_the_result_of_a_resumed_run_names_every_commit(

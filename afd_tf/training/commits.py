@@ -3,21 +3,20 @@
 import subprocess
 from pathlib import Path
 
-from afd_tf.training.run_directory import write_json
-
 # What of a checkout a run depends on; its other files change no result.
 _CODE = ("afd_tf", "gin")
 
 
-def record(run):
-    """Write down by which commit a run goes on, at each of its starts.
+def of_run(run):
+    """Tell by which commits a run was computed so far, and is from now on.
 
     Args:
         run: RunDirectory.
 
     Returns:
-        list of str, the commits of its starts so far, see `current`, in order; one
-        after the other that is the same is there once. Empty outside a checkout.
+        list of str, the commits of its starts, see `current`, in order and this one
+        the last; one after the other that is the same is there once. Of this start
+        there is none outside a checkout.
 
     Raises:
         ValueError: if the record of earlier starts is damaged.
@@ -26,7 +25,6 @@ def record(run):
     now = current()
     if now is None or earlier[-1:] == [now]:
         return earlier
-    write_json(run.commits, [*earlier, now])
     return [*earlier, now]
 
 

@@ -173,14 +173,14 @@ def _train(run, chief, arguments, provenance, interruption, options):
         workers = Workers(experiment.distiller.distribute_strategy)
         with errors.readable():
             agree(workers, provenance.config, experiment.info, experiment.source)
-        computed_by = []
+        computed_by = commits.of_run(run)
         with run.started(provenance.config) if chief else contextlib.nullcontext():
             if chief:
                 with run.writing():
                     record_dataset(run, experiment.info)
                     record_networks(run, experiment.distiller)
                     record_source(run, experiment.source)
-                    computed_by = commits.record(run)
+                    write_json(run.commits, computed_by)
                     write_text(run.operative_config, provenance.operative_config())
             if workers.is_chief:
                 print(f"{run.path}: run directory.")

@@ -38,7 +38,7 @@ def make_results(
         epoch: int, epochs done.
         step: int, steps done.
         command: str, what to type to get this again.
-        commits: list of str, see `afd_tf.training.commits.record`.
+        commits: list of str, see `afd_tf.training.commits.of_run`.
         source: `Source` that the networks learnt from, or None.
 
     Returns:
