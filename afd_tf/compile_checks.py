@@ -1,5 +1,6 @@
 """Checks of the arguments of `compile`, and of what came after it."""
 
+import warnings
 from numbers import Integral
 
 import keras
@@ -54,6 +55,21 @@ def check_trained(model):
         raise ValueError(
             f"Variables were {what} after compile(): {paths}{more}. Compile the model "
             "again."
+        )
+
+
+def warn_of_short_weights(variables):
+    """Warn if weights have 16 bits: an optimizer's small steps are lost in them."""
+    short = [v for v in variables if v.dtype in ("bfloat16", "float16")]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(variables)} trainable variables are "
+            f"{short[0].dtype} ('{short[0].path}', ...). A step smaller than a few "
+            "thousandths of a weight is rounded away there, and with it all that Adam "
+            "does at the learning rates of the feature update. Build networks under "
+            "the policy 'mixed_bfloat16': it computes in 16 bits and keeps weights in "
+            "32.",
+            stacklevel=4,
         )
 
 

@@ -143,6 +143,7 @@ def compile_parts(model, arguments):
         placebo_seed=model.placebo_seed,
     )
     check_ownership(model.trainable_variables, step.phases)
+    compile_checks.warn_of_short_weights(model.trainable_variables)
     train_names, test_names = metrics.metric_names(model.network_names, model.method)
     taken = {*train_names, *test_names}
     return CompiledParts(

@@ -151,3 +151,15 @@ def test_the_ensembles_loss_is_that_of_equal_networks(ensemble):
     np.testing.assert_allclose(
         [logs["a_loss"], logs["b_loss"], logs["ensemble_loss"]], [40.0] * 3, rtol=1e-5
     )
+
+
+def test_weights_of_sixteen_bits_are_warned_of():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        short = [tiny.network(name="a"), tiny.network(name="b")]
+        with pytest.warns(UserWarning, match="10 of 18 .*bfloat16.*mixed_bfloat16"):
+            tiny.distiller(short)
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        tiny.distiller()  # a warning is an error
+    finally:
+        keras.config.set_dtype_policy("float32")
