@@ -1,5 +1,6 @@
 """Every cell of the paper's tables, and every ablated one, takes a step of training."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -15,7 +16,8 @@ from afd_tf.training.source import Source
 GIN = Path(__file__).resolve().parent.parent / "gin"
 # One file of each name: cells of one name are one configuration.
 CELLS = {cells.cell(p, "paper").name: p for p in sorted(GIN.glob("paper/*.gin"))}
-ABLATED = sorted((GIN / "studies" / "afd_ablation").glob("[!h]*.gin"))
+DESIGN = json.loads((GIN.parent / "studies/afd_ablation/design.json").read_text())
+ABLATED = [GIN / f"{cell['gin_file']}.gin" for cell in DESIGN["cells"].values()]
 SHAPES = {"cifar100": ((32, 32, 3), 100), "imagenet2012": ((64, 64, 3), 1000)}
 
 

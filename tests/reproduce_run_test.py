@@ -133,6 +133,24 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_one_of_these(
         finish(folder, config.format(*values))
         with pytest.raises(ValueError, match=message):
             same.check_settings()
+    shutil.rmtree(folder)
+    without_effect = "load_data.memory_limit = 9\nload_data.mean = None\n"
+    finish(folder, config.format(8, 3) + without_effect)
+    same.check_settings()
+    shutil.rmtree(folder)
+    finish(folder, config.format(8, 3) + "load_data.crop = 'random_resized'\n")
+    message = r"load_data\.crop = None\. Received: 'random_resized'"
+    with pytest.raises(ValueError, match=message):
+        same.check_settings()
+
+
+def test_all_seeds_of_a_cell_are_in_the_record_wherever_they_were_computed(tmp_path):
+    record = tmp_path / "record"
+    earlier, own = (make(tmp_path / "out", "good", n, record=record) for n in (0, 1))
+    finish(record / "good" / "seed_0", "")
+    assert execution.Execution([earlier, own]).execute() == {}
+    assert (own.path / "results.json").is_file()
+    assert [run.kept.parent for run in (earlier, own)] == [record / "good"] * 2
 
 
 @pytest.mark.usefixtures("quick")

@@ -21,7 +21,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from reproduction import similarity
+from reproduction import contrasts, similarity
 from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells
 from reproduction.execution import ROOT, Execution, Stopped, stopping
 from reproduction.runs import Run, seconds_left
@@ -196,7 +196,12 @@ def _study(options):
         failed[name] = "a run that its value would be chosen by failed"
     if study.tuning["cells"]:
         print("\nFinal runs:", flush=True)
-    return _execute(study.final_runs(chosen), options, failed, study.over)
+    runs = study.final_runs(chosen)
+    status = _execute(runs, options, failed, study.over)
+    planned = contrasts.estimate(contrasts.of_runs(runs), study.contrasts)
+    if planned:
+        print(f"\nPlanned contrasts, pooled error:\n{contrasts.table(planned)}")
+    return status
 
 
 def _execute(runs, options, failed=(), over=BASELINES):

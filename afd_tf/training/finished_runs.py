@@ -14,7 +14,7 @@ from afd_tf.training.run_directory import LOCATION, RunDirectory
 SUMMARIES = ("mean", "ensemble")
 # Neither the training nor its result depends on them, but for last digits: where things
 # are kept, how fast it goes, what is measured beside it.
-_IGNORED = (
+IMMATERIAL = (
     "train.seed",
     "train.deterministic",
     "train.evaluate_every",
@@ -146,7 +146,7 @@ def _settings(run, seed):
         own = re.compile(rf"""(?<=[/\\'"])seed_{seed}(?=[/\\'"])""")
         statements["train.source"] = own.sub("seed_<n>", source)
     # A setting that is None is as good as one that did not exist yet.
-    return {k: v for k, v in statements.items() if k not in _IGNORED and v != "None"}
+    return {k: v for k, v in statements.items() if k not in IMMATERIAL and v != "None"}
 
 
 def configurations(runs, remarks):

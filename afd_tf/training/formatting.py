@@ -14,6 +14,17 @@ def percent(fractions):
     return f"{100 * mean:.2f} +- {100 * deviation:.2f}"
 
 
+def gain_text(gain):
+    """Write `+1.20 [+0.31, +2.09] p=0.019`, in percent."""
+    if gain is None:
+        return ""
+    words = [f"{100 * gain.mean:+.2f}"]
+    if gain.p is not None:
+        words.append(f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
+        words.append("p<0.001" if gain.p < 0.001 else f"p={gain.p:.3f}")
+    return " ".join(words)
+
+
 def layout(rows):
     """Align rows of str under their headings, the first row; numbers to the right."""
     rows = [[printable(cell) for cell in row] for row in rows]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from afd_tf.naming import printable
-from afd_tf.training.formatting import layout, percent
+from afd_tf.training.formatting import gain_text, layout, percent
 from afd_tf.training.statistics import mean_and_deviation
 
 # Characters of a setting's value that are shown.
@@ -164,17 +164,6 @@ def _cells(rows, over):
         line = [row.configuration, row.method, seeds] if first else [""] * 3
         parameters = f"{row.parameters:,}" if row.parameters else ""
         line += [row.network, parameters, percent(list(row.accuracies.values()))]
-        line += [_gain_text(row.gains.get(name)) for name in shown]
+        line += [gain_text(row.gains.get(name)) for name in shown]
         lines.append(line + [str(row.paper or "")] * known)
     return lines
-
-
-def _gain_text(gain):
-    """Write `+1.20 [+0.31, +2.09] p=0.019`, in percent."""
-    if gain is None:
-        return ""
-    words = [f"{100 * gain.mean:+.2f}"]
-    if gain.p is not None:
-        words.append(f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
-        words.append("p<0.001" if gain.p < 0.001 else f"p={gain.p:.3f}")
-    return " ".join(words)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from afd_tf import config
 from afd_tf.files import read_text
+from afd_tf.training.finished_runs import IMMATERIAL
 from afd_tf.training.run_directory import RunDirectory
 from reproduction.cells import Cell
 
-_SOURCE = ("", "train", "source")
+_SOURCE = "train.source"
 # What is kept of a run for good: small files of text.
 RECORDED = ("results.json", "metrics.csv", "config.gin")
 
@@ -69,11 +70,12 @@ class Run:
 
     @property
     def kept(self):
-        """Path of the run's folder, or of the record if that alone has results."""
-        if self.record and not (self.path / "results.json").is_file():
-            recorded = self.record / self.name
-            if (recorded / "results.json").is_file():
-                return recorded
+        """Path of the record if it has results, else of the run's folder.
+
+        So that all seeds of a cell are in one folder, wherever they were computed.
+        """
+        if self.record and (self.record / self.name / "results.json").is_file():
+            return self.record / self.name
         return self.path
 
     @property
@@ -84,7 +86,8 @@ class Run:
     def check_settings(self):
         """Check that a finished run is one of the settings that it would have now.
 
-        Settings that did not exist when it ran are not compared.
+        Settings that did not exist when it ran are not compared, nor those that
+        change no result.
 
         Raises:
             ValueError: naming a setting that differs.
@@ -93,15 +96,19 @@ class Run:
             return
         file = self.kept / "config.gin"
         then, now = _values([file]), _values(self.cell.files, self.cell.params)
-        now[("", "train", "seed")] = self.seed
-        for key, value in now.items():
-            if key != _SOURCE and then.get(key, value) != value:
-                scope, name, parameter = key
-                setting = f"{scope}/{name}" if scope else name
+        now["train.seed"] = self.seed
+        of_its_own = {
+            name
+            for name, value in then.items()
+            if name not in {*now, *IMMATERIAL, _SOURCE} and value is not None
+        }
+        for name in [*now, *sorted(of_its_own)]:
+            wanted = now.get(name)
+            if name != _SOURCE and then.get(name, wanted) != wanted:
                 raise ValueError(
                     f"Invalid finished run {self.name}. Expected one of the settings "
-                    f"that it would have now, {setting}.{parameter} = {value!r}. "
-                    f"Received: {then[key]!r} in {file}. "
+                    f"that it would have now, {name} = {wanted!r}. "
+                    f"Received: {then[name]!r} in {file}. "
                     f"Remove {self.kept} to run it again, or mend the settings."
                 )
 
@@ -139,7 +146,9 @@ class Run:
 
 def _values(files, params=()):
     statements = config.read(files, params)
-    return {(s.scope, s.name, s.parameter): s.value for s in statements}
+    return {
+        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): s.value for s in statements
+    }
 
 
 def metrics(folder):

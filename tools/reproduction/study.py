@@ -15,8 +15,8 @@ from reproduction.cells import Cell
 from reproduction.runs import Run
 
 _MOST_VALUES = 3
-# What design.json must have; a cell may have `tuned_as`, and the design `over` and
-# `tuning`. Without `tuning` every cell is what its file says.
+# What design.json must have; a cell may have `tuned_as`, and the design `over`,
+# `contrasts` and `tuning`. Without `tuning` every cell is what its file says.
 _DESIGN = {"cells": {str: {"gin_file": str, "seeds": int}}}
 _TUNING = {
     "validation": float,
@@ -45,6 +45,8 @@ class Study:
     Attributes:
         tuning: dict, what the design says of tuning; no cells if it has none.
         over: list of str, the cells that gains are reported over.
+        contrasts: list of (cell, baseline), the questions asked in advance; see
+            `reproduction.contrasts`.
     """
 
     def __init__(self, folder, output, epochs=None):
@@ -60,6 +62,9 @@ class Study:
             read_json(path, {"tuning": _TUNING}, "design of a study")
         self._cells, self.tuning = design["cells"], design.get("tuning", _NO_TUNING)
         self.over = design.get("over", BASELINES)
+        if "contrasts" in design:
+            read_json(path, {"contrasts": [[str]]}, "design of a study")
+        self.contrasts = [tuple(pair) for pair in design.get("contrasts", ())]
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         # Runs of another number of epochs must not pass for the study's own.
         self._record = self.folder if epochs is None else None
@@ -84,6 +89,12 @@ class Study:
                     f"Invalid cell in {self.folder / 'design.json'}. Expected one that "
                     "is tuned, or `tuned_as` one that is, or null for what its file "
                     f"says. Received: {name!r}."
+                )
+        for pair in self.contrasts:
+            if len(pair) != 2 or not set(pair) <= set(self._cells):
+                raise ValueError(
+                    f"Invalid `contrasts` in {self.folder / 'design.json'}. Expected "
+                    f"two cells of the study in each. Received: {list(pair)!r}."
                 )
         for name in self.over:
             if name not in {*self._cells, *BASELINES}:

@@ -1,0 +1,187 @@
+"""A study's planned contrasts, with an error that is pooled over its configurations.
+
+Of two or three seeds a configuration's own deviation is hardly known. Here an accuracy
+is an effect of the configuration plus one of the seed plus noise, and the noise is
+taken to be as large in every configuration and network:
+
+    sigma^2 = sum of squared residuals / degrees of freedom
+
+over the networks of all configurations, and so for the means of networks.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from afd_tf.training.formatting import gain_text, layout
+from afd_tf.training.statistics import Gain
+
+MEAN = "mean"
+
+
+class Contrast(NamedTuple):
+    """One configuration over another.
+
+    Attributes:
+        configuration: str.
+        baseline: str.
+        gains: dict of network, or `MEAN`, to `Gain`, in fractions.
+        corrected: float, the p-value of the mean of the networks by Holm's method, over
+            all contrasts; None where there is no p-value.
+    """
+
+    configuration: str
+    baseline: str
+    gains: dict
+    corrected: float | None
+
+
+class _Fit:
+    """Effects of configurations and seeds, by least squares.
+
+    Args:
+        values: dict of (configuration, seed) to float.
+    """
+
+    def __init__(self, values):
+        self.names = sorted({name for name, _ in values})
+        seeds = sorted({seed for _, seed in values})
+        width = len(self.names) + len(seeds) - 1
+        design = np.zeros((len(values), width))
+        for row, (name, seed) in zip(design, values, strict=True):
+            row[self.names.index(name)] = 1.0
+            if seed != seeds[0]:
+                row[len(self.names) + seeds.index(seed) - 1] = 1.0
+        observed = np.array(list(values.values()), np.float64)
+        self._inverse = np.linalg.pinv(design.T @ design)
+        self._effects = self._inverse @ design.T @ observed
+        self.squares = float(np.sum((observed - design @ self._effects) ** 2))
+        self.freedom = len(values) - int(np.linalg.matrix_rank(design))
+
+    def difference(self, name, baseline):
+        """Return the difference of two effects, and its variance where sigma is 1."""
+        weights = np.zeros(len(self._effects))
+        weights[self.names.index(name)] = 1.0
+        weights[self.names.index(baseline)] = -1.0
+        return weights @ self._effects, weights @ self._inverse @ weights
+
+
+def estimate(accuracies, contrasts):
+    """Estimate contrasts.
+
+    Args:
+        accuracies: dict of configuration to a dict of seed to a dict of network, and
+            `MEAN`, to fraction. Configurations of the same networks, in the same order,
+            are fitted together.
+        contrasts: iterable of (configuration, baseline); those of which one is not in
+            `accuracies`, or with no seed in common, are left out.
+
+    Returns:
+        list of Contrast. Gains have no interval where nothing is left to tell sigma by.
+
+    Raises:
+        ValueError: if a configuration and its baseline are of different networks.
+    """
+    groups = {}
+    for name, runs in accuracies.items():
+        groups.setdefault(_networks(runs), {})[name] = runs
+    fits = {}
+    for networks, alike in groups.items():
+        for what in networks:
+            values = {
+                (name, seed): run[what]
+                for name, runs in alike.items()
+                for seed, run in runs.items()
+            }
+            fits[networks, what] = _Fit(values)
+    found = []
+    for name, baseline in contrasts:
+        if not accuracies.get(name, {}).keys() & accuracies.get(baseline, {}).keys():
+            continue
+        networks = _networks(accuracies[name])
+        if networks != _networks(accuracies[baseline]):
+            raise ValueError(
+                "Invalid contrast. Expected two configurations of the same networks. "
+                f"Received: {name!r} and {baseline!r}."
+            )
+        gains = {
+            what: _gain(fits, networks, what, name, baseline, accuracies)
+            for what in networks
+        }
+        found.append((name, baseline, gains))
+    corrected = holm([gains[MEAN].p for _, _, gains in found])
+    return [Contrast(*each, p) for each, p in zip(found, corrected, strict=True)]
+
+
+def _networks(runs):
+    return tuple(next(iter(runs.values())))
+
+
+def _gain(fits, networks, what, name, baseline, accuracies):
+    difference, unscaled = fits[networks, what].difference(name, baseline)
+    pairs = len(accuracies[name].keys() & accuracies[baseline].keys())
+    like = [fit for (_, own), fit in fits.items() if (own == MEAN) == (what == MEAN)]
+    freedom = sum(fit.freedom for fit in like)
+    squares = sum(fit.squares for fit in like)
+    if freedom == 0 or squares == 0.0:
+        return Gain(float(difference), None, None, None, pairs)
+    from scipy import stats
+
+    error = float(np.sqrt(squares / freedom * unscaled))
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return Gain(float(difference), difference - reach, difference + reach, p, pairs)
+
+
+def holm(values):
+    """Correct p-values for their number, by Holm's method.
+
+    `max over j <= i of min(1, (m - j) p_j)`, of the values in rising order, j from 0.
+
+    Args:
+        values: list of float, or None for what has none.
+
+    Returns:
+        list of float or None, in the order of `values`.
+    """
+    order = sorted((p, index) for index, p in enumerate(values) if p is not None)
+    corrected, largest = [None] * len(values), 0.0
+    for rank, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        corrected[index] = largest
+    return corrected
+
+
+def table(contrasts):
+    """Lay contrasts out as text, in percent; "" of none."""
+    if not contrasts:
+        return ""
+    rows = [["configuration", "over", "mean of networks", "Holm's p", "networks"]]
+    for contrast in contrasts:
+        own = [f"{n} {gain_text(g)}" for n, g in contrast.gains.items() if n != MEAN]
+        corrected = contrast.corrected
+        rows.append(
+            [
+                contrast.configuration,
+                contrast.baseline,
+                gain_text(contrast.gains[MEAN]),
+                "" if corrected is None else f"{corrected:.3f}",
+                ", ".join(own),
+            ]
+        )
+    return layout(rows)
+
+
+def of_runs(runs):
+    """Read accuracies of finished runs, as `estimate` takes them.
+
+    Args:
+        runs: iterable of `reproduction.runs.Run`.
+    """
+    found = {}
+    for run in (run for run in runs if run.finished):
+        results = run.results()
+        own = {n: each["accuracy"] for n, each in results["networks"].items()}
+        own[MEAN] = results["mean"]["accuracy"]
+        found.setdefault(run.cell.name, {})[run.seed] = own
+    return found
