@@ -1,4 +1,4 @@
-"""The logit-based loss of one network, equation E1 (section 3.2 of the paper)."""
+"""The logit-based loss of one network, equation E1 of the paper."""
 
 from keras import ops
 
