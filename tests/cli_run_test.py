@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -15,6 +16,8 @@ from afd_tf import data, networks
 from afd_tf.cli import evaluate, export, results, train
 from afd_tf.export import export as write_export
 from afd_tf.export import formats
+from afd_tf.training import exported as exported_network
+from afd_tf.training.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,41 @@ def test_an_export_from_python_evaluates_if_it_says_how_to_feed_it(tmp_path, cap
     write_export(small, tmp_path / "small", preprocessing=info)
     assert evaluate.main([f"--model={tmp_path / 'small'}"]) == 0
     assert "359 images of digits" in capsys.readouterr().out
+
+
+def test_an_export_is_evaluated_on_the_split_of_its_training(tmp_path, capsys):
+    _, test, info = data.load("digits", 64, test_fraction=0.4, split_seed=3)
+    small = networks.build("resnet8", info.num_classes, info.image_shape)
+    write_export(small, tmp_path / "small", preprocessing=info)
+    arguments = [f"--model={tmp_path / 'small'}"]
+    assert evaluate.main(arguments) == 0
+    [right] = [
+        np.mean(np.argmax(small(x), -1) == y) for x, y in test.unbatch().batch(2000)
+    ]
+    output = capsys.readouterr().out
+    assert f"{info.test_examples} images of digits (test)" in output
+    assert output.splitlines()[-1].split()[1] == f"{100 * right:.2f}"
+    # Asked for by name it is the set as it is.
+    assert evaluate.main([*arguments, "--dataset=digits"]) == 0
+    assert "359 images of digits (test)" in capsys.readouterr().out
+
+
+def test_a_run_hands_on_how_images_are_resized_and_split(run, tmp_path):
+    path = shutil.copytree(run, tmp_path / "run")
+    described = path / "checkpoints" / "dataset.json"
+    record = json.loads(described.read_text())
+    own = {"resize": 20, "test_split": "validation", "test_fraction": 0.4}
+    described.write_text(json.dumps({**record, **own}))
+    handed_on = exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)
+    assert {key: handed_on.get(key) for key in own} == own
+    assert handed_on["split_seed"] == record["split_seed"]
+    older = {key: value for key, value in record.items() if key not in own}
+    described.write_text(json.dumps(older))
+    handed_on = exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)
+    assert "resize" not in handed_on
+    described.write_text(json.dumps({**record, "resize": "20"}))
+    with pytest.raises(ValueError, match=r"dataset\.json.*resize"):
+        exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)
 
 
 def test_a_named_network_is_exported_as_keras_where_one_likes(run, tmp_path, capsys):

@@ -255,6 +255,8 @@ def test_the_info_of_loaded_data_is_preprocessing_too(tmp_path):
         "mean": list(info.mean),
         "std": list(info.std),
         "class_names": list("0123456789"),
+        "test_fraction": 0.2,
+        "split_seed": 0,
     }
 
 

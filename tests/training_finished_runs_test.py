@@ -1,5 +1,7 @@
 """Which runs are found, and which of them are seeds of one configuration."""
 
+import json
+
 import pytest
 from training_comparison_test import run, study
 
@@ -107,3 +109,17 @@ def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
     [(_, [small, *_])] = comparison.tables
     assert (small.configuration, small.accuracies) == ("a", {0: 0.5})
     assert comparison.remarks == []
+
+
+def test_runs_of_other_numbers_of_replicas_are_other_configurations(tmp_path):
+    for seed, replicas in enumerate([None, 1, 4]):
+        path = tmp_path / "afd" / f"seed_{seed}"
+        run(path, 0.5, seed=seed)
+        results = json.loads((path / "results.json").read_text())
+        if replicas:
+            results["replicas"] = replicas
+        (path / "results.json").write_text(json.dumps(results))
+    comparison = compare([tmp_path])
+    [(_, found)] = comparison.tables
+    assert [sorted(row.accuracies) for row in found[::4]] == [[0, 1], [2]]
+    assert "differ in the number of replicas (1, 4)" in comparison.remarks[0]

@@ -119,7 +119,7 @@ def test_what_a_stranger_wrote_moves_no_cursor_and_is_cut(tmp_path):
                 "train.method_options = {'optimizer': 'logit'}",
                 "feature/Adam.learning_rate = 1e-3",
             ),
-            online("l2"),
+            online("l2", "train.method_options = {'optimizer': 'logit'}"),
         ),
         # Networks that one side does not have, and the source that vanilla cannot have.
         (offline("afd"), online("vanilla")),
@@ -179,6 +179,16 @@ def test_what_a_method_has_for_itself_is_no_difference(own, baseline):
             online("afd", "train.method_options = {'transfer_normalization': True}"),
             online("afd"),
             {"train.method_options": ("{'transfer_normalization': True}", None)},
+        ),
+        (
+            online("afd", "train.method_options = {'discriminator_channels': (4,)}"),
+            online("adversarial"),
+            {"train.method_options": ("{'discriminator_channels': (4,)}", None)},
+        ),
+        (
+            online("l1", "train.method_options = {'optimizer': 'logit'}"),
+            online("l2_kd"),
+            {"train.method_options": ("{'optimizer': 'logit'}", None)},
         ),
         (
             online("afd", "wrn28_4/wide_resnet.dropout = 0.3"),

@@ -85,7 +85,10 @@ def _model_rows(values):
         data_dir=values.data_dir,
         batch_size=values.batch_size,
     )
-    print(f"{values.model} on {report.examples:,} images of {report.dataset} (test)")
+    print(
+        f"{values.model} on {report.examples:,} images of {report.dataset} "
+        f"({report.split})"
+    )
     return [
         ["network", "accuracy", "loss"],
         [report.name, f"{100 * report.accuracy:.2f}", f"{report.loss:.4f}"],
@@ -95,8 +98,9 @@ def _model_rows(values):
 COMMAND = command.Command(
     name="afd-evaluate",
     usage="--workdir=DIR | --model=DIR [flags]",
-    summary="Print the accuracy in percent and the loss in nats per example, on the "
-    "test set (or on the held-out part of the training set, if the run has one).",
+    summary="Print the accuracy in percent and the loss in nats per example: of a run "
+    "on the images that it evaluates (the test set, or the part held out of the "
+    "training set), of an exported network on the test set.",
     examples=(
         "afd-evaluate --workdir=runs/a",
         "afd-evaluate --model=runs/a/export/resnet20 --data_dir=tfds",

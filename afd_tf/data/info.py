@@ -31,6 +31,9 @@ class DataInfo:
         in_memory: bool, whether the training images are held decoded in memory.
         resize: int or None, the length of the shorter side, in pixels, before the
             centre of an image is cut out; None: as small as the image's size allows.
+        test_split: str or None, the split that was asked for in place of "test".
+        test_fraction: float, the part of every class that is the test split where a
+            source has none.
     """
 
     name: str
@@ -50,12 +53,15 @@ class DataInfo:
     split_seed: int
     in_memory: bool
     resize: int | None = None
+    test_split: str | None = None
+    test_fraction: float = 0.2
 
     def preprocessing(self):
         """Describe what a network trained on this must be fed and what it answers.
 
         Returns:
             dict that JSON can hold. Images are float32, `(pixel / 255 - mean) / std`.
+            What tells which images are the test split is there to evaluate on the same.
         """
         return {
             # A folder's own name is none to load it by, and its path stays here.
@@ -68,6 +74,9 @@ class DataInfo:
             "mean": list(self.mean),
             "std": list(self.std),
             "class_names": list(self.class_names),
+            **({} if self.test_split is None else {"test_split": self.test_split}),
+            "test_fraction": self.test_fraction,
+            "split_seed": self.split_seed,
         }
 
     def position(self, step):

@@ -228,6 +228,8 @@ def load(
         split_seed=split_seed,
         in_memory=isinstance(train, InMemory),
         resize=resize,
+        test_split=test_split,
+        test_fraction=float(test_fraction),
     )
     return (
         pipelines.training(train, batch_size, seed, settings, mean, std),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from afd_tf.training.comparison import SUMMARIES
+from afd_tf.training.formatting import short_labels
 from afd_tf.training.statistics import mean_and_deviation
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -76,9 +77,11 @@ def figure(comparison):
         axis.set_title(panel)
         axis.set_xlabel("accuracy, %")
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(labels)), labels)
+    short = short_labels(labels)
+    axes[0].set_yticks(range(len(labels)), [short[label] for label in labels])
     axes[0].invert_yaxis()
-    drawn.suptitle(description, fontsize="small")
+    legend = "dots: seeds; bars: mean and one standard deviation"
+    drawn.suptitle(f"{description}\n{legend}", fontsize="small")
     return drawn
 
 

@@ -134,6 +134,7 @@ class Report(NamedTuple):
 
     name: str
     dataset: str
+    split: str
     examples: int
     accuracy: float
     loss: float
@@ -144,7 +145,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
 
     Args:
         path: what `afd_tf.export.export` wrote.
-        dataset: str, default what the network was trained on.
+        dataset: str, default what the network was trained on, split as it was then.
         data_dir: path of the data.
         batch_size: int, images at a time.
 
@@ -158,6 +159,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
     described = _described(path)
     height, width, channels = described["image_shape"]
     run = _runner(path)
+    split = () if dataset else ("test_split", "test_fraction", "split_seed")
     _, test, info = data.load(
         dataset or described["dataset"],
         batch_size=1,
@@ -167,6 +169,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
         channels=channels,
         mean=described["mean"],
         std=described["std"],
+        **{key: described[key] for key in split if key in described},
     )
     if list(info.class_names) != described["class_names"]:
         raise ValueError(
@@ -186,6 +189,7 @@ def evaluate_export(path, dataset=None, data_dir=None, batch_size=256):
     return Report(
         name=str(described.get("network", path.stem)),
         dataset=info.name,
+        split=info.evaluated_split,
         examples=info.test_examples,
         accuracy=float(np.concatenate(right).mean()),
         loss=float(np.concatenate(losses).mean()),

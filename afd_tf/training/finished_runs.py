@@ -194,7 +194,11 @@ def _identity(run):
     """Return all in which seeds of one configuration agree, a dict of text."""
     # Networks have to be the same where a file was changed by hand, too.
     networks = " and ".join(run.results["networks"])
-    return {**run.settings, **protocol(run), "the networks": networks}
+    # Each replica normalises with the statistics of its own part of a batch. Older
+    # results do not say how many there were.
+    replicas = str(run.results.get("replicas", 1))
+    found = {**run.settings, **protocol(run)}
+    return {**found, "the networks": networks, "the number of replicas": replicas}
 
 
 def _shared(configurations):

@@ -1,5 +1,8 @@
 """Numbers and tables as text."""
 
+import os
+from pathlib import Path
+
 from afd_tf.naming import printable
 from afd_tf.training.statistics import mean_and_deviation
 
@@ -54,3 +57,12 @@ def duration(seconds):
     if seconds < 3600:
         return f"{seconds // 60}m {seconds % 60:02}s"
     return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
+
+
+def short_labels(labels):
+    """Return what is left of each label without the folder that they have in common."""
+    try:
+        folder = os.path.commonpath([Path(label).parent for label in labels])
+    except ValueError:  # absolute and relative ones
+        return {label: label for label in labels}
+    return {label: str(Path(label).relative_to(folder)) for label in labels}

@@ -39,6 +39,12 @@ _PARTS = (
     (("train.topology",), ("vanilla", "kd", "one")),
     (("train.source",), ("vanilla", "dml", "one")),
 )
+# Methods that have the same options.
+_OF_ONE_KIND = (
+    ("adversarial", "afd"),
+    ("l1", "l2", "at", "l1_kd", "l2_kd", "at_kd"),
+    ("ft", "ft_kd"),
+)
 _FEATURE_STEP = ("compile.feature_", "compile.placebo", "OnlineDistiller.forward")
 
 
@@ -115,7 +121,7 @@ def unequal_settings(run, baseline):
 
     A setting counts if both could have it: not the feature optimizer's learning rate
     against a method that has no such optimizer, nor the width of a network that one
-    side does not have. Options of the method count between runs of one method.
+    side does not have. Options of the method count between methods that have the same.
 
     Args:
         run: Run.
@@ -128,7 +134,8 @@ def unequal_settings(run, baseline):
     sides = (run, baseline)
     ways = [(_idle(side), _reached(side)) for side in sides]
     left_out = {"train.method"}
-    if run.results["method"] != baseline.results["method"]:
+    methods = {side.results["method"] for side in sides}
+    if len(methods) > 1 and not any(methods <= {*kind} for kind in _OF_ONE_KIND):
         left_out.add("train.method_options")
     # Who is beside a network can be seen in the table.
     if list(run.results["networks"]) != list(baseline.results["networks"]):

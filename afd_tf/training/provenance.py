@@ -34,6 +34,12 @@ _DATASET = {
     "split_seed": int,
     "in_memory": bool,
 }
+# Not in the records of older runs.
+_NEWER = {
+    "resize": (int, type(None)),
+    "test_split": (str, type(None)),
+    "test_fraction": float,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +164,8 @@ def read_dataset(run):
         ValueError: if there is none, or it is damaged.
     """
     record = run.read_record(run.dataset, _DATASET)
+    newer = {key: shape for key, shape in _NEWER.items() if key in record}
+    run.read_record(run.dataset, newer)
     shape = record["image_shape"]
     if (
         len(shape) != 3
@@ -169,4 +177,4 @@ def read_dataset(run):
             f"{shape}, num_classes {record['num_classes']} with "
             f"{len(record['class_names'])} names."
         )
-    return {key: record[key] for key in _DATASET}
+    return {key: record[key] for key in (*_DATASET, *newer)}

@@ -65,6 +65,7 @@ def make_results(
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
         **({"source": source.record} if source else {}),
+        "replicas": int(distiller.distribute_strategy.num_replicas_in_sync),
         "data_sha256": data,
         "weights_sha256": weights_digest(distiller.networks),
         "command": command,

@@ -2,11 +2,9 @@
 
 import csv
 import io
-import os
-from pathlib import Path
 
 from afd_tf.naming import printable
-from afd_tf.training.formatting import gain_text, layout, percent
+from afd_tf.training.formatting import gain_text, layout, percent, short_labels
 from afd_tf.training.statistics import mean_and_deviation
 
 # Characters of a setting's value that are shown.
@@ -104,7 +102,7 @@ def _hundredfold(fraction):
 
 def _differences(rows):
     """Return (`a, b differ from c`, in which settings), equal ones in one."""
-    names = _short({row.configuration for row in rows})
+    names = short_labels({row.configuration for row in rows})
     by_configuration, together = {}, {}
     for row in rows:
         for difference in row.differences.values():
@@ -124,15 +122,6 @@ def _differences(rows):
         )
         for (baselines, settings), own in together.items()
     ]
-
-
-def _short(labels):
-    """Return what is left of each label without the folder that they have in common."""
-    try:
-        folder = os.path.commonpath([Path(label).parent for label in labels])
-    except ValueError:  # absolute and relative ones
-        return {label: label for label in labels}
-    return {label: str(Path(label).relative_to(folder)) for label in labels}
 
 
 def _listed(settings):
