@@ -24,7 +24,12 @@ def _define(values):
         "output", None, "Folder to write to. Default: RUN/analysis.", flag_values=values
     )
     flags.DEFINE_string(
-        "data_dir", None, "Where the data set is prepared.", flag_values=values
+        "data_dir",
+        None,
+        "Folder of prepared tensorflow-datasets, or the image folder. Default: "
+        "AFD_TFDS_DIR, TFDS_DATA_DIR or ~/tensorflow_datasets; for a folder "
+        "AFD_IMAGE_FOLDER.",
+        flag_values=values,
     )
 
 

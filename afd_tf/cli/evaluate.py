@@ -23,10 +23,18 @@ def _define(values):
         flag_values=values,
     )
     flags.DEFINE_string(
-        "data_dir", None, "Where the data set is prepared.", flag_values=values
+        "data_dir",
+        None,
+        "Folder of prepared tensorflow-datasets, or the image folder. Default: "
+        "AFD_TFDS_DIR, TFDS_DATA_DIR or ~/tensorflow_datasets; for a folder "
+        "AFD_IMAGE_FOLDER.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
-        "batch_size", 256, "With --model, images at a time.", flag_values=values
+        "batch_size",
+        256,
+        "With --model, images at a time. Default: 256.",
+        flag_values=values,
     )
 
 

@@ -33,16 +33,27 @@ def _define(values):
         flag_values=values,
     )
     flags.DEFINE_string(
-        "data_dir", None, "Where the data set is prepared.", flag_values=values
+        "data_dir",
+        None,
+        "Folder of prepared tensorflow-datasets, or the image folder. Default: "
+        "AFD_TFDS_DIR, TFDS_DATA_DIR or ~/tensorflow_datasets; for a folder "
+        "AFD_IMAGE_FOLDER.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
-        "seed", None, "Initial weights, order of the data.", flag_values=values
+        "seed",
+        None,
+        "Initial weights, order of the data. Default: 0.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "deterministic", None, "Same result to the bit; slower.", flag_values=values
     )
     flags.DEFINE_integer(
-        "checkpoint_steps", None, "Save after so many steps.", flag_values=values
+        "checkpoint_steps",
+        None,
+        "Save after so many steps, too. Default: off.",
+        flag_values=values,
     )
     flags.DEFINE_float(
         "checkpoint_minutes",
@@ -55,7 +66,8 @@ def _define(values):
         None,
         ["auto", "single", "mirrored", "multi_worker"],
         "One device, several, or several processes: start the command once for each "
-        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun.",
+        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun. Default: "
+        "auto, all GPUs if there are two or more.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -74,7 +86,7 @@ def _define(values):
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "Show what would be done; do nothing.",
+        "Load the data and show what would be trained; train nothing, write no run.",
         flag_values=values,
     )
 
