@@ -86,8 +86,8 @@ class Run:
     def check_settings(self):
         """Check that a finished run is one of the settings that it would have now.
 
-        Settings that did not exist when it ran are not compared, nor those that
-        change no result.
+        Settings that did not exist when it ran are not compared, nor those that it
+        alone has and that change no result.
 
         Raises:
             ValueError: naming a setting that differs.
