@@ -159,14 +159,14 @@ def test_a_storage_setting_is_no_protocol(tmp_path):
 
 def test_seeds_that_differ_are_said_and_those_in_common_compared(tmp_path):
     study(tmp_path, "vanilla", [0.50, 0.52, 0.50])
+    study(tmp_path, "dml", [0.50, 0.52, 0.50])
     study(tmp_path, "afd", [0.53, 0.53])
     comparison = compare([tmp_path])
     assert rows(comparison)["afd"].gains["vanilla"].mean == pytest.approx(0.02)
     assert rows(comparison)["afd"].gains["vanilla"].pairs == 2
     assert comparison.remarks == [
-        f"{tmp_path / 'afd'} has seeds 0, 1, {tmp_path / 'vanilla'} 0, 1, 2: gains are "
-        "over those in common.",
-        "The numbers of seeds differ between configurations.",
+        "Seeds differ: afd has 0, 1; dml, vanilla have 0, 1, 2. Gains are over those "
+        "in common."
     ]
 
 

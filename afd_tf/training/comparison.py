@@ -13,6 +13,7 @@ from afd_tf.training.finished_runs import (
     finished_runs,
     grouped,
 )
+from afd_tf.training.formatting import short_labels
 from afd_tf.training.protocol import describe, unequal_settings, with_data
 from afd_tf.training.statistics import gain
 
@@ -136,9 +137,24 @@ def _rows(groups, over, remarks):
                     known.get(what),
                 )
             )
-    if len({len(group.seeds) for group in groups}) > 1:
-        remarks.append("The numbers of seeds differ between configurations.")
+    _remark_on_seeds(groups, remarks)
     return rows
+
+
+def _remark_on_seeds(groups, remarks):
+    names = short_labels([group.label for group in groups])
+    having = {}
+    for group in groups:
+        having.setdefault(tuple(group.seeds), []).append(names[group.label])
+    if len(having) > 1:
+        parts = [
+            f"{', '.join(labels)} {'have' if len(labels) > 1 else 'has'} "
+            f"{', '.join(map(str, seeds))}"
+            for seeds, labels in having.items()
+        ]
+        remarks.append(
+            f"Seeds differ: {'; '.join(parts)}. Gains are over those in common."
+        )
 
 
 def _gains(group, what, groups, over, remarks):
@@ -162,11 +178,6 @@ def _gains(group, what, groups, over, remarks):
                 f"{group.label} and {baseline.label} have no seed in common."
             )
             continue
-        if set(group.seeds) != set(baseline.seeds):
-            remarks.append(
-                f"{group.label} has seeds {_list(group.seeds)}, {baseline.label} "
-                f"{_list(baseline.seeds)}: gains are over those in common."
-            )
         found[name] = own
         if unequal := unequal_settings(group.runs[0], baseline.runs[0]):
             differences[name] = Difference(baseline.label, unequal)
@@ -179,7 +190,3 @@ def _candidates(name, group, what, groups):
     every = every or [other for other in groups if other.method == name]
     same = [other for other in every if list(other.networks) == list(group.networks)]
     return same or [o for o in every if o.learns_apart and what in o.networks]
-
-
-def _list(seeds):
-    return ", ".join(map(str, seeds))
