@@ -78,8 +78,11 @@ def test_one_seed_gives_no_interval_and_a_missing_run_no_contrast():
     [found] = contrasts.estimate(every, [("b", "a"), ("c", "a")])
     assert found.gains["net"] == (pytest.approx(0.1), None, None, None, 1)
     assert found.corrected is None
-    assert "+10.00" in contrasts.table([found])
-    assert contrasts.table([]) == ""
+    assert contrasts.estimate(every, []) == []
+    heading, _, row = contrasts.table([found]).splitlines()
+    assert "Holm's p" in heading
+    assert row.split() == ["b", "a", "+10.00", "net", "+10.00"]
+    assert "Holm" not in contrasts.table([found], corrected=False)
 
 
 def test_a_contrast_is_of_the_same_networks():
@@ -100,10 +103,14 @@ def test_p_values_are_corrected_for_their_number():
     assert contrasts.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("key", ["contrasts", "exploratory"])
 @pytest.mark.parametrize("pair", [["a"], ["a", "c"], ["a", "a", "a"]])
-def test_contrasts_of_a_design_are_pairs_of_its_cells(tmp_path, pair):
+def test_contrasts_of_a_design_are_pairs_of_its_cells(tmp_path, pair, key):
     cells = {"a": {"gin_file": "x", "seeds": 1}, "b": {"gin_file": "x", "seeds": 1}}
-    design = {"cells": cells, "contrasts": [["a", "b"], pair]}
+    design = {"cells": cells, key: [["a", "b"]]}
     (tmp_path / "design.json").write_text(json.dumps(design))
-    with pytest.raises(ValueError, match="Invalid `contrasts`"):
+    assert getattr(study.Study(tmp_path, "out"), key) == [("a", "b")]
+    design[key].append(pair)
+    (tmp_path / "design.json").write_text(json.dumps(design))
+    with pytest.raises(ValueError, match=f"Invalid `{key}`"):
         study.Study(tmp_path, "out")

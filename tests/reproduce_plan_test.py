@@ -288,6 +288,7 @@ _DECAY = {"compile.feature_weight_decay", "compile.discriminator_weight_decay"}
 # In what each differs from `afd`.
 _ABLATION = {
     "vanilla": {"train.method", *_RATES},
+    "vanilla_logit_0.2": {"train.method", "logit/SGD.learning_rate", *_RATES},
     "dml": {"train.method", *_RATES},
     "dml_logit_0.2": {"train.method", "logit/SGD.learning_rate", *_RATES},
     "dml_decay_5e-4": {"train.method", "compile.logit_weight_decay", *_RATES},
@@ -304,7 +305,7 @@ _ABLATION = {
     "afd_no_decay_placebo": {"compile.placebo", *_DECAY},
     "afd_discriminators_2e-5": {"discriminator/Adam.learning_rate"},
     "afd_fresh": {"OnlineDistiller.forward"},
-    "afd_unnormalized": {"train.method_options", "compile.discriminator_weight_decay"},
+    "afd_unnormalized": {"train.method_options", *_DECAY},
     "afd_concatenated": {"train.method_options"},
     "afd_small_discriminators": {"train.method_options"},
     "afd_resnet8x2": {"train.networks"},
@@ -330,8 +331,12 @@ def test_what_is_ablated_differs_from_afd_as_its_name_says():
         for name, its in every.items()
     }
     assert differing == _ABLATION
-    assert [run.seed for run in runs] == [0] * len(_ABLATION) + [1] * len(_ABLATION)
-    assert {name for pair in planned.contrasts for name in pair} == set(_ABLATION)
+    seeds = [run.seed for run in runs]
+    assert seeds == [*[0] * 22, *[1] * 22, *[2] * 5, *[3] * 5, *[4] * 5]
+    primary = {name for pair in planned.contrasts for name in pair}
+    assert {run.cell.name for run in runs if run.seed == 4} == primary
+    pairs = [*planned.contrasts, *planned.exploratory]
+    assert {name for pair in pairs for name in pair} == set(_ABLATION)
 
 
 def test_the_ablation_trains_on_as_many_images_as_the_study_and_tests_on_none():

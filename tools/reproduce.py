@@ -198,9 +198,14 @@ def _study(options):
         print("\nFinal runs:", flush=True)
     runs = study.final_runs(chosen)
     status = _execute(runs, options, failed, study.over)
-    planned = contrasts.estimate(contrasts.of_runs(runs), study.contrasts)
-    if planned:
-        print(f"\nPlanned contrasts, pooled error:\n{contrasts.table(planned)}")
+    accuracies = contrasts.of_runs(runs)
+    for title, pairs in (
+        ("Planned contrasts", study.contrasts),
+        ("Exploratory contrasts, not corrected", study.exploratory),
+    ):
+        if found := contrasts.estimate(accuracies, pairs):
+            corrected = pairs is study.contrasts
+            print(f"\n{title}, pooled error:\n{contrasts.table(found, corrected)}")
     return status
 
 

@@ -152,23 +152,28 @@ def holm(values):
     return corrected
 
 
-def table(contrasts):
-    """Lay contrasts out as text, in percent; "" of none."""
-    if not contrasts:
-        return ""
+def table(contrasts, corrected=True):
+    """Lay contrasts out as text, in percent.
+
+    Args:
+        contrasts: list of Contrast.
+        corrected: bool, whether to show p-values by Holm's method.
+    """
     rows = [["configuration", "over", "mean of networks", "Holm's p", "networks"]]
     for contrast in contrasts:
         own = [f"{n} {gain_text(g)}" for n, g in contrast.gains.items() if n != MEAN]
-        corrected = contrast.corrected
+        p = contrast.corrected
         rows.append(
             [
                 contrast.configuration,
                 contrast.baseline,
                 gain_text(contrast.gains[MEAN]),
-                "" if corrected is None else f"{corrected:.3f}",
+                "" if p is None else f"{p:.3f}",
                 ", ".join(own),
             ]
         )
+    if not corrected:
+        rows = [[*row[:3], *row[4:]] for row in rows]
     return layout(rows)
 
 

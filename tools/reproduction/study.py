@@ -16,7 +16,8 @@ from reproduction.runs import Run
 
 _MOST_VALUES = 3
 # What design.json must have; a cell may have `tuned_as`, and the design `over`,
-# `contrasts` and `tuning`. Without `tuning` every cell is what its file says.
+# `contrasts`, `exploratory` and `tuning`. Without `tuning` every cell is what its file
+# says.
 _DESIGN = {"cells": {str: {"gin_file": str, "seeds": int}}}
 _TUNING = {
     "validation": float,
@@ -47,6 +48,7 @@ class Study:
         over: list of str, the cells that gains are reported over.
         contrasts: list of (cell, baseline), the questions asked in advance; see
             `reproduction.contrasts`.
+        exploratory: list of (cell, baseline), those of less weight.
     """
 
     def __init__(self, folder, output, epochs=None):
@@ -62,9 +64,9 @@ class Study:
             read_json(path, {"tuning": _TUNING}, "design of a study")
         self._cells, self.tuning = design["cells"], design.get("tuning", _NO_TUNING)
         self.over = design.get("over", BASELINES)
-        if "contrasts" in design:
-            read_json(path, {"contrasts": [[str]]}, "design of a study")
-        self.contrasts = [tuple(pair) for pair in design.get("contrasts", ())]
+        self.contrasts, self.exploratory = (
+            self._pairs(design, key) for key in ("contrasts", "exploratory")
+        )
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         # Runs of another number of epochs must not pass for the study's own.
         self._record = self.folder if epochs is None else None
@@ -90,18 +92,24 @@ class Study:
                     "is tuned, or `tuned_as` one that is, or null for what its file "
                     f"says. Received: {name!r}."
                 )
-        for pair in self.contrasts:
-            if len(pair) != 2 or not set(pair) <= set(self._cells):
-                raise ValueError(
-                    f"Invalid `contrasts` in {self.folder / 'design.json'}. Expected "
-                    f"two cells of the study in each. Received: {list(pair)!r}."
-                )
         for name in self.over:
             if name not in {*self._cells, *BASELINES}:
                 raise ValueError(
                     f"Invalid `over` in {self.folder / 'design.json'}. Expected cells "
                     f"of the study, {', '.join(self._cells)}. Received: {name!r}."
                 )
+
+    def _pairs(self, design, key):
+        path = self.folder / "design.json"
+        if key in design:
+            read_json(path, {key: [[str]]}, "design of a study")
+        for pair in design.get(key, ()):
+            if len(pair) != 2 or not set(pair) <= set(self._cells):
+                raise ValueError(
+                    f"Invalid `{key}` in {path}. Expected two cells of the study in "
+                    f"each. Received: {pair!r}."
+                )
+        return [tuple(pair) for pair in design.get(key, ())]
 
     def _tuned_as(self, name):
         own = name if self.tuning["cells"] else None
