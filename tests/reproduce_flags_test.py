@@ -91,7 +91,7 @@ def test_an_output_that_cannot_be_written_is_named(capsys, monkeypatch, tmp_path
 
 def test_a_file_for_all_cells_that_is_not_there_is_refused(capsys, tmp_path):
     error = fails([*ONE, "--gin_file=decay_6e-4", f"--output={tmp_path}"], capsys)
-    assert "Did you mean protocols/decay_5e-4.gin?" in error
+    assert "Did you mean protocols/decay_5e-4.gin" in error
 
 
 def test_a_file_for_all_cells_gives_them_folders_of_their_own(capsys, tmp_path):

@@ -67,6 +67,7 @@ def test_a_run_leaves_the_promised_files_and_results(tmp_path):
         "networks",
         "mean",
         "ensemble",
+        "replicas",
         "data_sha256",
         "weights_sha256",
         "command",

@@ -25,9 +25,8 @@ def _define(values):
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of prepared tensorflow-datasets, or the image folder. Default: "
-        "AFD_TFDS_DIR, TFDS_DATA_DIR or ~/tensorflow_datasets; for a folder "
-        "AFD_IMAGE_FOLDER.",
+        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR (for images "
+        "AFD_IMAGE_FOLDER), or where tensorflow-datasets looks.",
         flag_values=values,
     )
     flags.DEFINE_integer(

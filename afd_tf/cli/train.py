@@ -35,9 +35,8 @@ def _define(values):
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of prepared tensorflow-datasets, or the image folder. Default: "
-        "AFD_TFDS_DIR, TFDS_DATA_DIR or ~/tensorflow_datasets; for a folder "
-        "AFD_IMAGE_FOLDER.",
+        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR (for images "
+        "AFD_IMAGE_FOLDER), or where tensorflow-datasets looks.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -66,8 +65,7 @@ def _define(values):
         None,
         ["auto", "single", "mirrored", "multi_worker"],
         "One device, several, or several processes: start the command once for each "
-        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun. Default: "
-        "auto, all GPUs if there are two or more.",
+        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun. Default: auto.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -86,7 +84,7 @@ def _define(values):
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "Load the data and show what would be trained; train nothing, write no run.",
+        "Load the data, show what would be trained, train nothing.",
         flag_values=values,
     )
 
