@@ -65,7 +65,7 @@ def _define(values):
         None,
         ["auto", "single", "mirrored", "multi_worker"],
         "One device, several, or several processes: start the command once for each "
-        "worker, with --workers and --task, TF_CONFIG, or by Slurm's srun. Default: auto.",
+        "worker, with --workers and --task, TF_CONFIG, or by srun. Default: auto.",
         flag_values=values,
     )
     flags.DEFINE_string(
