@@ -25,8 +25,8 @@ def _define(values):
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR (for images "
-        "AFD_IMAGE_FOLDER), or where tensorflow-datasets looks.",
+        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
+        "AFD_IMAGE_FOLDER; see README.",
         flag_values=values,
     )
     flags.DEFINE_integer(
