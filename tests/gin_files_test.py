@@ -153,3 +153,13 @@ def test_every_method_takes_a_step_in_every_topology_of_three(method, who):
         for b, v in zip(before, model.trainable_variables, strict=True)
     ]
     assert all(moved)
+
+
+@pytest.mark.parametrize("method", ["l1", "l2", "at", "ft"])
+@pytest.mark.parametrize("kd", ["", "_kd"])
+def test_direct_alignment_can_join_the_logit_loss(method, kd):
+    cell = f"paper/table1_resnet32_wrn28_4_{method}{kd}"
+    config.load([cell, "protocols/joint_alignment"])
+    settings = config.settings()
+    found = methods.get(settings["method"], **settings["method_options"])
+    assert (found.name, found.feature.joins_logit_loss) == (f"{method}{kd}", True)
