@@ -21,6 +21,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from afd_tf.cli import command
+
+command.import_tensorflow()  # before what imports it with its start-up notes
+
 from reproduction import contrasts, similarity
 from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells
 from reproduction.execution import ROOT, Execution, Stopped, stopping
