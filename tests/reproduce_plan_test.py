@@ -298,6 +298,8 @@ _ABLATION = {
     "adversarial_placebo": {"train.method", "compile.placebo"},
     "afd": set(),
     "afd_placebo": {"compile.placebo"},
+    "afd_logit_0.2": {"logit/SGD.learning_rate"},
+    "afd_logit_0.2_placebo": {"compile.placebo", "logit/SGD.learning_rate"},
     "afd_rate_2e-5": _RATES,
     "afd_rate_2e-5_placebo": {"compile.placebo", *_RATES},
     "afd_rate_2e-5_logit_0.2": {"logit/SGD.learning_rate", *_RATES},
@@ -332,7 +334,7 @@ def test_what_is_ablated_differs_from_afd_as_its_name_says():
     }
     assert differing == _ABLATION
     seeds = [run.seed for run in runs]
-    assert seeds == [*[0] * 22, *[1] * 22, *[2] * 5, *[3] * 5, *[4] * 5]
+    assert seeds == [*[0] * 24, *[1] * 24, *[2] * 5, *[3] * 5, *[4] * 5]
     primary = {name for pair in planned.contrasts for name in pair}
     assert {run.cell.name for run in runs if run.seed == 4} == primary
     pairs = [*planned.contrasts, *planned.exploratory]
