@@ -5,6 +5,7 @@ import json
 import pytest
 import reproduce
 from privileges import without_privileges
+from reproducing import reproduce as start
 from reproducing import results, write_run
 from reproduction import execution
 from reproduction.cells import paper_cells
@@ -25,6 +26,12 @@ def fails(arguments, capsys):
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     return error
+
+
+def test_a_plan_is_printed_without_notes_of_the_libraries(tmp_path):
+    output, errors = start(tmp_path, *ONE, "--plan").communicate()
+    assert "resnet8_wrn10_2_afd/seed_0" in output
+    assert errors == ""
 
 
 def test_data_that_is_not_prepared_is_said_before_the_first_run(
