@@ -333,10 +333,9 @@ def test_what_is_ablated_differs_from_afd_as_its_name_says():
         for name, its in every.items()
     }
     assert differing == _ABLATION
-    seeds = [run.seed for run in runs]
-    assert seeds == [*[0] * 24, *[1] * 24, *[2] * 5, *[3] * 5, *[4] * 5]
-    primary = {name for pair in planned.contrasts for name in pair}
-    assert {run.cell.name for run in runs if run.seed == 4} == primary
+    assert [run.seed for run in runs] == [*[0] * 24, *[1] * 11]
+    twice = {run.cell.name for run in runs if run.seed == 1}
+    assert twice >= {name for pair in planned.contrasts for name in pair}
     pairs = [*planned.contrasts, *planned.exploratory]
     assert {name for pair in pairs for name in pair} == set(_ABLATION)
 
