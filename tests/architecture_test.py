@@ -184,7 +184,7 @@ def test_files_hold_one_thing():
 
 def test_no_file_names_a_place_of_somebodys_machine():
     place = re.compile(r"(?<![\w.~-])/(home|Users|root|work|mnt|scratch)/\w")
-    folders = ["afd_tf", "gin", "tools", "tests", "docs", ".ci"]
+    folders = ["afd_tf", "gin", "tools", "tests", "docs", "studies", ".ci"]
     files = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
     files += [p for p in ROOT.glob("*") if p.suffix in {".py", ".md", ".toml", ".cff"}]
     found = [

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from reproduction.cells import paper_cells
 
+import afd_tf
 from afd_tf import config, methods
 from afd_tf.training import construction
 
@@ -155,7 +157,7 @@ def test_every_method_takes_a_step_in_every_topology_of_three(method, who):
     assert all(moved)
 
 
-@pytest.mark.parametrize("method", ["l1", "l2", "at", "ft"])
+@pytest.mark.parametrize("method", ["l1", "l2", "at"])
 @pytest.mark.parametrize("kd", ["", "_kd"])
 def test_direct_alignment_can_join_the_logit_loss(method, kd):
     cell = f"paper/table1_resnet32_wrn28_4_{method}{kd}"
@@ -163,3 +165,57 @@ def test_direct_alignment_can_join_the_logit_loss(method, kd):
     settings = config.settings()
     found = methods.get(settings["method"], **settings["method_options"])
     assert (found.name, found.feature.joins_logit_loss) == (f"{method}{kd}", True)
+
+
+def test_joint_alignment_names_cells_that_it_is_for():
+    documented = (ROOT.parent / "docs" / "reproduce.md").read_text()
+    command = (
+        r"--gin_file=protocols/joint_alignment --data_dir=DIR \\\n  --cells=(\S+)\n"
+    )
+    named = re.search(command, documented)[1]
+    found = [cell.name for cell in paper_cells(1, names=named.split(","))]
+    assert sorted(found) == sorted(
+        f"resnet32_wrn28_4_{method}{kd}"
+        for method in ("l1", "l2", "at")
+        for kd in ("", "_kd")
+    )
+
+
+def test_a_paraphraser_that_trains_along_does_not_join_the_logit_loss():
+    networks = [tiny_network(channels)(3, (8, 8, 1)) for channels in (3, 4)]
+    method = methods.get("ft", optimizer="logit")
+    with pytest.raises(ValueError, match="without a frozen source the paraphraser"):
+        afd_tf.OnlineDistiller(networks, method)
+    afd_tf.OnlineDistiller(networks[:1], method, source=networks[1])
+
+
+@pytest.mark.parametrize(
+    ("control", "arguments"),
+    [
+        ("placebo", {"placebo": True}),
+        ("decoupled_decay", {"weight_decay": "decoupled", "logit_weight_decay": 1e-3}),
+        (
+            "no_feature_decay",
+            {"feature_weight_decay": 0.0, "discriminator_weight_decay": 0.0},
+        ),
+    ],
+)
+def test_controls_change_what_they_say_of_a_cell_and_nothing_else(control, arguments):
+    cell = "paper/table3_resnet32x2_afd"
+    small = functools.partial(fake_data, shape=(8, 8, 1), classes=3)
+    networks = [tiny_network(channels) for channels in (3, 4)]
+    compiled = []
+    for files in ([cell], [cell, f"protocols/{control}"]):
+        config.load(files)
+        built = build(
+            config.settings(), networks=networks, batch_size=4, load_data=small
+        )
+        compiled.append(built.distiller._compiled_parts.arguments)
+        config.clear()
+    plain, controlled = compiled
+    plain_values = {n: v for n, v in plain.items() if is_plain(v)}
+    assert {n: controlled[n] for n in plain_values} == {**plain_values, **arguments}
+
+
+def is_plain(value):
+    return value is None or isinstance(value, bool | int | float | str)

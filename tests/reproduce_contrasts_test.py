@@ -67,7 +67,8 @@ def test_the_error_is_that_of_all_networks_and_of_means_apart():
     for contrast in found:
         for what, gain in contrast.gains.items():
             if what != "mean":
-                half = stats.t.ppf(0.975, 3) * sigma * np.sqrt(2 / 2)
+                # Of three networks, but two runs a seed: t has two degrees of freedom.
+                half = stats.t.ppf(0.975, 2) * sigma * np.sqrt(2 / 2)
                 assert (gain.high - gain.low) / 2 == pytest.approx(half)
     of_means = np.sqrt((0.05**2 / 4 + 0.6**2 / 4) / 2)
     gain = found[0].gains["mean"]
@@ -83,7 +84,7 @@ def test_one_seed_gives_no_interval_and_a_missing_run_no_contrast():
     assert contrasts.estimate(every, []) == []
     heading, _, row = contrasts.table([found]).splitlines()
     assert "Holm's p" in heading
-    assert row.split() == ["b", "a", "+10.00", "net", "+10.00"]
+    assert row.split() == ["b", "a", "1", "/", "1", "+10.00", "net", "+10.00"]
     assert "Holm" not in contrasts.table([found], corrected=False)
 
 
@@ -95,18 +96,29 @@ def test_a_contrast_is_of_the_same_networks():
 
 def test_p_values_are_corrected_for_their_number():
     # By hand: 3 x 0.01, 2 x 0.04 and 1 x 0.05, which is no less than the one before.
-    found = contrasts.holm([0.04, None, 0.01, 0.05])
+    found = contrasts.holm([0.04, None, 0.01, 0.05], 3)
     assert found == [
         pytest.approx(0.08),
         None,
         pytest.approx(0.03),
         pytest.approx(0.08),
     ]
-    assert contrasts.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert contrasts.holm([0.9, 0.8], 2) == [1.0, 1.0]
+    # One that is still to come counts: 4 x 0.01 and 3 x 0.04.
+    assert contrasts.holm([0.04, 0.01], 4) == [
+        pytest.approx(0.12),
+        pytest.approx(0.04),
+    ]
+
+
+def test_a_contrast_that_is_to_come_counts_in_the_correction():
+    every = {"a": runs(net=[0.30, 0.34, 0.32]), "b": runs(net=[0.31, 0.36, 0.35])}
+    [found] = contrasts.estimate(every, [("b", "a"), ("c", "a")])
+    assert found.corrected == pytest.approx(min(1.0, 2 * found.gains["mean"].p))
 
 
 @pytest.mark.parametrize("key", ["contrasts", "exploratory"])
-@pytest.mark.parametrize("pair", [["a"], ["a", "c"], ["a", "a", "a"]])
+@pytest.mark.parametrize("pair", [["a"], ["a", "c"], ["a", "a"], ["a", "b", "a"]])
 def test_contrasts_of_a_design_are_pairs_of_its_cells(tmp_path, pair, key):
     cells = {"a": {"gin_file": "x", "seeds": 1}, "b": {"gin_file": "x", "seeds": 1}}
     design = {"cells": cells, key: [["a", "b"]]}
@@ -139,7 +151,14 @@ def test_a_study_ends_in_its_contrasts(tmp_path, capsys):
     _, planned, exploratory = capsys.readouterr().out.rsplit("contrasts", 2)
     assert planned.splitlines()[0] == ", pooled error:"
     assert "Holm's p" in planned
-    assert planned.splitlines()[3].split()[:3] == ["b", "a", "+7.00"]
+    assert planned.splitlines()[3].split()[:6] == ["b", "a", "2", "/", "2", "+7.00"]
     assert exploratory.splitlines()[0] == ", not corrected, pooled error:"
     assert "Holm" not in exploratory
-    assert exploratory.splitlines()[3].split()[:3] == ["c", "a", "+15.00"]
+    assert exploratory.splitlines()[3].split()[:6] == [
+        "c",
+        "a",
+        "2",
+        "/",
+        "2",
+        "+15.00",
+    ]

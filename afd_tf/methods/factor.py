@@ -28,7 +28,9 @@ class Factor(PretrainedObjective):
             map's. Default 0.5.
         paraphraser_epochs: int >= 1, epochs of training beforehand. Default 30; only
             with a frozen source.
-        optimizer: "feature" (default) or "logit": which optimizer minimises it.
+        optimizer: "feature" (default) or "logit": which optimizer minimises it. "logit"
+            only with a frozen source: at the logit optimizer's rate a paraphraser that
+            trains along diverges.
     """
 
     def __init__(self, rate=0.5, paraphraser_epochs=None, optimizer="feature"):
@@ -65,6 +67,13 @@ class Factor(PretrainedObjective):
     def make_transfers(self, map_shapes, sources):
         # A translator per edge, then a paraphraser per source.
         frozen = len(map_shapes) > len(sources)
+        if self.joins_logit_loss and not frozen:
+            raise ValueError(
+                "Option `optimizer` does not apply: without a frozen source the "
+                "paraphraser trains along with the networks, which diverges at the "
+                'logit optimizer\'s learning rate. Received: optimizer="logit". Leave '
+                "it out, or give a `source`."
+            )
         if self.paraphraser_epochs is not None and not frozen:
             raise ValueError(
                 "Option `paraphraser_epochs` does not apply: without a frozen source "

@@ -6,7 +6,9 @@ taken to be as large in every configuration and network:
 
     sigma^2 = sum of squared residuals / degrees of freedom
 
-over the networks of all configurations, and so for the means of networks.
+over the networks of all configurations, and so for the means of networks. Networks of
+one run learn from each other, so that their residuals need not be independent: t has
+the degrees of freedom of the means, which count every run once.
 """
 
 from typing import NamedTuple
@@ -27,13 +29,16 @@ class Contrast(NamedTuple):
         baseline: str.
         gains: dict of network, or `MEAN`, to `Gain`, in fractions.
         corrected: float, the p-value of the mean of the networks by Holm's method, over
-            all contrasts; None where there is no p-value.
+            all contrasts asked for, also those that cannot be estimated yet; None where
+            there is no p-value.
+        seeds: pair of int, the seeds of both.
     """
 
     configuration: str
     baseline: str
     gains: dict
     corrected: float | None
+    seeds: tuple
 
 
 class _Fit:
@@ -61,8 +66,8 @@ class _Fit:
     def difference(self, name, baseline):
         """Return the difference of two effects, and its variance where sigma is 1."""
         weights = np.zeros(len(self._effects))
-        weights[self.names.index(name)] = 1.0
-        weights[self.names.index(baseline)] = -1.0
+        weights[self.names.index(name)] += 1.0
+        weights[self.names.index(baseline)] -= 1.0
         return weights @ self._effects, weights @ self._inverse @ weights
 
 
@@ -82,6 +87,7 @@ def estimate(accuracies, contrasts):
     Raises:
         ValueError: if a configuration and its baseline are of different networks.
     """
+    contrasts = list(contrasts)
     groups = {}
     for name, runs in accuracies.items():
         groups.setdefault(_networks(runs), {})[name] = runs
@@ -109,8 +115,11 @@ def estimate(accuracies, contrasts):
             for what in networks
         }
         found.append((name, baseline, gains))
-    corrected = holm([gains[MEAN].p for _, _, gains in found])
-    return [Contrast(*each, p) for each, p in zip(found, corrected, strict=True)]
+    corrected = holm([gains[MEAN].p for _, _, gains in found], len(contrasts))
+    return [
+        Contrast(*each, p, tuple(len(accuracies[name]) for name in each[:2]))
+        for each, p in zip(found, corrected, strict=True)
+    ]
 
 
 def _networks(runs):
@@ -121,25 +130,26 @@ def _gain(fits, networks, what, name, baseline, accuracies):
     difference, unscaled = fits[networks, what].difference(name, baseline)
     pairs = len(accuracies[name].keys() & accuracies[baseline].keys())
     like = [fit for (_, own), fit in fits.items() if (own == MEAN) == (what == MEAN)]
-    freedom = sum(fit.freedom for fit in like)
     squares = sum(fit.squares for fit in like)
-    if freedom == 0 or squares == 0.0:
+    if squares == 0.0:
         return Gain(float(difference), None, None, None, pairs)
     from scipy import stats
 
-    error = float(np.sqrt(squares / freedom * unscaled))
+    error = float(np.sqrt(squares / sum(fit.freedom for fit in like) * unscaled))
+    freedom = sum(fit.freedom for (_, own), fit in fits.items() if own == MEAN)
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
     return Gain(float(difference), difference - reach, difference + reach, p, pairs)
 
 
-def holm(values):
+def holm(values, count):
     """Correct p-values for their number, by Holm's method.
 
     `max over j <= i of min(1, (m - j) p_j)`, of the values in rising order, j from 0.
 
     Args:
         values: list of float, or None for what has none.
+        count: int, m: how many are or will be tested. At least as many as `values`.
 
     Returns:
         list of float or None, in the order of `values`.
@@ -147,7 +157,7 @@ def holm(values):
     order = sorted((p, index) for index, p in enumerate(values) if p is not None)
     corrected, largest = [None] * len(values), 0.0
     for rank, (p, index) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        largest = max(largest, min(1.0, (count - rank) * p))
         corrected[index] = largest
     return corrected
 
@@ -158,8 +168,13 @@ def table(contrasts, corrected=True):
     Args:
         contrasts: list of Contrast.
         corrected: bool, whether to show p-values by Holm's method.
+
+    Returns:
+        str, lines of equal columns.
     """
-    rows = [["configuration", "over", "mean of networks", "Holm's p", "networks"]]
+    rows = [
+        ["configuration", "over", "seeds", "mean of networks", "Holm's p", "networks"]
+    ]
     for contrast in contrasts:
         own = [f"{n} {gain_text(g)}" for n, g in contrast.gains.items() if n != MEAN]
         p = contrast.corrected
@@ -167,13 +182,14 @@ def table(contrasts, corrected=True):
             [
                 contrast.configuration,
                 contrast.baseline,
+                " / ".join(map(str, contrast.seeds)),
                 gain_text(contrast.gains[MEAN]),
                 "" if p is None else f"{p:.3f}",
                 ", ".join(own),
             ]
         )
     if not corrected:
-        rows = [[*row[:3], *row[4:]] for row in rows]
+        rows = [[*row[:4], *row[5:]] for row in rows]
     return layout(rows)
 
 
@@ -181,7 +197,15 @@ def of_runs(runs):
     """Read accuracies of finished runs, as `estimate` takes them.
 
     Args:
-        runs: iterable of `reproduction.runs.Run`.
+        runs: iterable of `reproduction.runs.Run`; those that are not finished are left
+            out.
+
+    Returns:
+        dict of configuration to a dict of seed to a dict of network, and `MEAN`, to
+        fraction.
+
+    Raises:
+        ValueError: if a run's results.json is damaged.
     """
     found = {}
     for run in (run for run in runs if run.finished):

@@ -104,10 +104,11 @@ class Study:
         if key in design:
             read_json(path, {key: [[str]]}, "design of a study")
         for pair in design.get(key, ()):
-            if len(pair) != 2 or not set(pair) <= set(self._cells):
+            two = len(pair) == len(set(pair)) == 2
+            if not two or not set(pair) <= set(self._cells):
                 raise ValueError(
-                    f"Invalid `{key}` in {path}. Expected two cells of the study in "
-                    f"each. Received: {pair!r}."
+                    f"Invalid `{key}` in {path}. Expected two different cells of the "
+                    f"study in each. Received: {pair!r}."
                 )
         return [tuple(pair) for pair in design.get(key, ())]
 
