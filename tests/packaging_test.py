@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,15 @@ def test_wheel_declares_the_commands(unpacked):
     assert set(parser["console_scripts"]) == COMMANDS
     for command, target in parser["console_scripts"].items():
         assert target == f"afd_tf.cli.{command.removeprefix('afd-')}:run"
+
+
+def test_wheel_requires_what_no_other_requirement_brings(unpacked):
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    required = re.findall(
+        r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata.read_text(), re.M
+    )
+    # TensorFlow no longer brings the first; tensorflow-datasets imports the second.
+    assert {"tensorboard", "importlib_resources"} <= set(required)
 
 
 def test_folder_of_configurations_does_not_shadow_the_gin_package(tmp_path):

@@ -23,6 +23,15 @@ class Adversarial(FeatureObjective):
             batches, each with its own batch statistics. "concatenated": as one batch,
             in the D update and in the E3 pass alike.
         transfer_normalization: bool, adds BN and LeakyReLU to the transfer layers.
+
+    Raises:
+        ValueError: if an option has another value (the nearest is suggested).
+
+    Example:
+    ```python
+    method = afd_tf.methods.get("afd", discriminator_batches="concatenated")
+    model = afd_tf.OnlineDistiller([small, large], method)
+    ```
     """
 
     adversarial = True

@@ -22,6 +22,15 @@ class Alignment(FeatureObjective):
     Args:
         distance: "l1", "l2" or "at".
         optimizer: "feature" (default) or "logit": which optimizer minimises it.
+
+    Raises:
+        ValueError: if an option has another value (the nearest is suggested).
+
+    Example:
+    ```python
+    method = afd_tf.methods.get("l1_kd", optimizer="logit")
+    model = afd_tf.OnlineDistiller([small, large], method)
+    ```
     """
 
     def __init__(self, distance, optimizer="feature"):

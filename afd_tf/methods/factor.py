@@ -31,6 +31,16 @@ class Factor(PretrainedObjective):
         optimizer: "feature" (default) or "logit": which optimizer minimises it. "logit"
             only with a frozen source: at the logit optimizer's rate a paraphraser that
             trains along diverges.
+
+    Raises:
+        ValueError: if an option has another value, or one does not apply to sources
+            that learn themselves.
+
+    Example:
+    ```python
+    model = afd_tf.OnlineDistiller([small], "ft", source=teacher)
+    model.pretrain(train)
+    ```
     """
 
     def __init__(self, rate=0.5, paraphraser_epochs=None, optimizer="feature"):
