@@ -101,7 +101,7 @@ class CompiledParts:
 
 def _mean_loss(names, values):
     totals = [values[f"{name}_loss"][0] for name in names]
-    return tf.add_n(totals) / len(totals), values[f"{names[0]}_loss"][1]
+    return losses.add_in_order(totals) / len(totals), values[f"{names[0]}_loss"][1]
 
 
 def compile_parts(model, arguments):

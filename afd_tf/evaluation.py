@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from afd_tf import losses
 from afd_tf.fitting import LABEL_ERROR
 
 # Below it a float32 loses digits, and has no logarithm at last.
@@ -14,11 +15,11 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 def _mean_of_probabilities(logits):
-    return tf.add_n([ops.softmax(z, axis=-1) for z in logits]) / len(logits)
+    return losses.add_in_order([ops.softmax(z, axis=-1) for z in logits]) / len(logits)
 
 
 def _softmax_of_mean(logits):
-    return ops.softmax(tf.add_n(list(logits)) / len(logits), axis=-1)
+    return ops.softmax(losses.add_in_order(logits) / len(logits), axis=-1)
 
 
 ENSEMBLES = {"probabilities": _mean_of_probabilities, "logits": _softmax_of_mean}
@@ -80,7 +81,7 @@ def ensemble_logits(names, logits, predicted, ensemble):
     if gated:
         return ops.cast(gated[0], "float32")
     if ensemble == "logits":
-        return tf.add_n([ops.cast(z, "float32") for z in own]) / len(own)
+        return losses.add_in_order([ops.cast(z, "float32") for z in own]) / len(own)
     # Logarithms of probabilities are logits of the same distribution.
     return ops.log(ops.maximum(predicted["ensemble"], _SMALLEST))
 
@@ -107,7 +108,7 @@ def count_right(names, labels, predicted):
 
     each = [right(name) for name in names]
     values = {f"{n}_accuracy": (r, count) for n, r in zip(names, each, strict=True)}
-    values["mean_accuracy"] = (tf.add_n(each), count * len(names))
+    values["mean_accuracy"] = (losses.add_in_order(each), count * len(names))
     values["ensemble_accuracy"] = (right("ensemble"), count)
     return values
 

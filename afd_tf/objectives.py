@@ -37,7 +37,8 @@ class Batch(NamedTuple):
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         extra = [tf.cast(r, tf.float32) / replicas for r in regularisation]
-        return tf.add_n([tf.add_n(totals) / self.everywhere, *extra])
+        mean = losses.add_in_order(totals) / self.everywhere
+        return losses.add_in_order([mean, *extra])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +99,19 @@ class Objectives:
             pairs = list(zip(real, own, strict=True))
             share = 1.0 / len(pairs)
             per_pair = [losses.discriminator_loss(r, o) for r, o in pairs]
-            total = losses.weighted_sum(tf.add_n(per_pair) * share, batch.weight)
+            total = losses.weighted_sum(
+                losses.add_in_order(per_pair) * share, batch.weight
+            )
             totals.append(total)
             right = [_count(r > 0.5) + _count(o < 0.5) for r, o in pairs]
             found = {
                 "loss": total,
-                "real": share * tf.add_n([tf.reduce_sum(r) for r, _ in pairs]),
-                "own": share * tf.add_n([tf.reduce_sum(o) for _, o in pairs]),
+                "real": share
+                * losses.add_in_order([tf.reduce_sum(r) for r, _ in pairs]),
+                "own": share
+                * losses.add_in_order([tf.reduce_sum(o) for _, o in pairs]),
                 # Of two verdicts per example, hence the half.
-                "accuracy": 0.5 * share * tf.add_n(right),
+                "accuracy": 0.5 * share * losses.add_in_order(right),
             }
             for what, value in found.items():
                 values[f"{name}_discriminator_{what}"] = (value, batch.count)
@@ -132,7 +137,7 @@ class Objectives:
                     losses.kl_divergence(logits[j], logits[k], self.temperature)
                     for j in self.wiring.kl_sources[k]
                 ]
-                mean = tf.add_n(per_source) / len(per_source)
+                mean = losses.add_in_order(per_source) / len(per_source)
                 kl = losses.weighted_sum(mean, batch.weight)
                 values[f"{name}_kl"] = (kl, batch.count)
                 total = total + self.kl_weight * kl
@@ -164,7 +169,7 @@ class Objectives:
 def regularisation(model):
     """Sum a model's own regularisation losses (`model.losses`): a float32 scalar."""
     terms = [tf.cast(loss, tf.float32) for loss in model.losses]
-    return tf.add_n(terms) if terms else tf.constant(0.0)
+    return losses.add_in_order(terms) if terms else tf.constant(0.0)
 
 
 def _count(condition):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from afd_tf import losses
 from afd_tf.compilable import Compilable
 from afd_tf.multi_worker import (
     MultiWorkerModel,
@@ -118,7 +119,7 @@ class _Beforehand(MultiWorkerModel):
         (feature_map,), _ = self._source.forward(images)
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
-            per_example = tf.add_n(
+            per_example = losses.add_in_order(
                 [
                     self._feature.pretraining_loss(layer, feature_map)
                     for layer in self.layers_to_train

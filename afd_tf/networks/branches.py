@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from afd_tf import losses
 from afd_tf.networks import graph
 from afd_tf.networks.normalization import FusedBatchNormalization
 
@@ -39,7 +39,7 @@ class Branched:
         outputs = self.joint(images, training=training)
         *logits, weights = (ops.cast(each, "float32") for each in outputs)
         gates = ops.split(weights, len(logits), axis=-1)
-        gated = tf.add_n([g * z for g, z in zip(gates, logits, strict=True)])
+        gated = losses.add_in_order([g * z for g, z in zip(gates, logits, strict=True)])
         return [*logits, gated]
 
 
