@@ -161,3 +161,29 @@ def test_offline_methods_of_table_1_have_gains_over_kd(capsys, tmp_path, methods
     assert "+15.00" in table  # over vanilla
     assert ("over kd" in table) == ("kd" in methods)
     assert ("+5.00" in table) == ("kd" in methods)
+
+
+def test_a_plan_is_of_files_that_exist_and_says_what_is_missing(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AFD_TFDS_DIR", str(tmp_path))  # which main() sets, too
+    table = ["--table=4", "--scale=reduced", "--seeds=1", "--plan"]
+    assert reproduce.main([*table, "--gin_file=protocols/decay"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Did you mean protocols/decay_5e-4.gin" in printed.err
+    assert reproduce.main([*table, f"--data_dir={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert "to do" in printed
+    assert "Not yet: Invalid value for argument `data_dir`." in printed
+
+
+def test_a_mistyped_cell_is_told_the_nearest(capsys):
+    assert reproduce.main(["--table=3", "--cells=resnet32x2_adf", "--plan"]) == 2
+    assert "Did you mean 'resnet32x2_afd'?" in capsys.readouterr().err
+
+
+def test_a_list_of_seeds_is_not_a_number_of_them(capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--table=3", "--seeds=0,1"])
+    assert "--seeds: expected a number from 1 on, not '0,1'" in capsys.readouterr().err

@@ -245,6 +245,9 @@ def test_time_left_is_measured_per_cell_and_else_the_mean(tmp_path):
     assert [run.status() for run in runs] == [
         *["finished", "to do", "epoch 4 of 10", "to do"]
     ]
+    runs[1].path.mkdir(parents=True)
+    (runs[1].path / "config.gin").touch()
+    assert runs[1].status() == "begun"
 
 
 def test_the_study_has_the_seeds_and_the_budget_it_promises():

@@ -331,3 +331,12 @@ def test_runs_that_do_not_say_which_images_join_the_only_ones_there_are(tmp_path
     # Of two sets, nobody knows which.
     study(tmp_path, "dml", [0.7, 0.8], data="b" * 64)
     assert [len(table) for _, table in compare([tmp_path]).tables] == [4, 4, 4]
+
+
+def test_a_baseline_that_is_asked_for_and_not_there_is_named(tmp_path):
+    study(tmp_path / "a", "afd", [0.3])
+    assert compare([tmp_path / "a"]).remarks == []
+    found = compare([tmp_path / "a"], ["vanilla", "afd"])
+    assert found.remarks == ["No gain over vanilla: no run is one."]
+    with pytest.raises(ValueError, match="Did you mean 'vanilla'"):
+        compare([tmp_path / "a"], ["vanila"])

@@ -210,7 +210,9 @@ def test_an_interrupted_run_with_a_paraphraser_ends_as_if_it_had_not_been(
 ):
     settings = {**quick_ft(), "deterministic": True}
     offline(tmp_path / "whole", teacher, **settings)
-    assert "Trained beforehand, 2 epochs" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Trains what the method needs beforehand, 2 epochs." in printed
+    assert "Trained beforehand, 2 epochs" in printed
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(Interrupted):

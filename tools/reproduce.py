@@ -97,7 +97,9 @@ def _parser():
         help="with --table, a file after those of each cell, which makes other cells "
         "of them, e.g. protocols/decay_5e-4; may be repeated",
     )
-    parser.add_argument("--seeds", type=_positive, help="with --table; default: 5")
+    parser.add_argument(
+        "--seeds", type=_positive, help="with --table, how many; default: 5"
+    )
     parser.add_argument("--scale", choices=SCALES, help="with --table; default: paper")
     parser.add_argument("--jobs", type=_positive, help="runs at a time; default: 1")
     parser.add_argument(
@@ -140,10 +142,9 @@ def _given(text):
 
 
 def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, received {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _output(options, default):
@@ -169,6 +170,8 @@ def _table(options):
     names = None if options.cells is None else options.cells.split(",")
     cells = paper_cells(options.table, options.scale, names)
     cells = [cell.varied(options.gin_file or []) for cell in cells]
+    for cell in cells:
+        cell.setting("method")  # reads the files, so that a plan is of what exists
     if options.epochs:
         cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
     output = _folder(options, options.scale)
@@ -217,6 +220,10 @@ def _execute(runs, options, failed=(), over=BASELINES):
     """Print the plan, do it, end in a table; return the exit status."""
     if options.plan:
         _print_plan(runs, options.jobs)
+        try:
+            _check_data(runs)
+        except ValueError as error:
+            print(f"\nNot yet: {error}")
         return 0
     failed = {**dict(failed), **_do(runs, options)}
     finished = [run.kept for run in runs if run.finished]
@@ -250,7 +257,9 @@ def _check_data(runs):
         if not known and find_prepared(root, name, None, None) is None:
             raise ValueError(
                 "Invalid value for argument `data_dir`. Expected the folder in which "
-                f"tensorflow-datasets has prepared {name!r}. Received: {root!r}."
+                f"tensorflow-datasets has prepared {name!r}. Received: {root!r}. "
+                "A first `afd-train` with --gin_param='load_data.download = True' "
+                "downloads and prepares what its owner lets it."
             )
 
 

@@ -5,6 +5,7 @@ Runs of different protocols (see `protocol.py`) are shown apart, never in one ta
 
 from typing import NamedTuple
 
+from afd_tf.naming import nearest
 from afd_tf.training import paper_values
 from afd_tf.training.finished_runs import (
     SUMMARIES,
@@ -93,6 +94,9 @@ def compare(paths, over=BASELINES):
     remarks = []
     groups = configurations(with_data(finished_runs(paths, remarks), remarks), remarks)
     _check_baselines(over, groups)
+    there = {each for group in groups for each in (group.name, group.method)}
+    if over != BASELINES:  # nobody asked for those
+        remarks += [f"No gain over {n}: no run is one." for n in over if n not in there]
     by_protocol = grouped(groups, lambda group: group.protocol)
     tables = [
         (describe(together[0].runs[0]), _rows(together, over, remarks))
@@ -116,6 +120,7 @@ def _check_baselines(over, groups):
             raise ValueError(
                 "Invalid value for argument `over`. Expected names of configurations "
                 f"or methods among {', '.join(known)}. Received: over={name!r}."
+                f"{nearest(name, known)}"
             )
 
 

@@ -113,6 +113,9 @@ def _pretrain(experiment, interruption, workers):
     if not experiment.distiller.needs_pretraining:
         return
     started = time.monotonic()
+    if workers.is_chief:
+        epochs = experiment.distiller.method.feature.pretraining_epochs
+        print(f"Trains what the method needs beforehand, {counted(epochs, 'epoch')}.")
     history = experiment.distiller.pretrain(
         experiment.train, callbacks=[StopIfAsked(interruption, workers)], verbose=0
     )

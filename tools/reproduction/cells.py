@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from afd_tf import config
+from afd_tf.naming import nearest
 from afd_tf.training.comparison import BASELINES
 
 TABLES = {
@@ -157,6 +158,7 @@ def _chosen(names, known):
             raise ValueError(
                 "Invalid value for argument `cells`. Expected names of cells, or parts "
                 f"of them, from {', '.join(known)}. Received: {name!r}."
+                f"{nearest(name, known)}"
             )
         meant.update(found)
     return [cell for cell in known if cell in meant]

@@ -109,7 +109,7 @@ class Run:
                     f"Invalid finished run {self.name}. Expected one of the settings "
                     f"that it would have now, {name} = {wanted!r}. "
                     f"Received: {then[name]!r} in {file}. "
-                    f"Remove {self.kept} to run it again, or mend the settings."
+                    f"Take another --output, or remove {self.kept} to run it again."
                 )
 
     def results(self):
@@ -141,7 +141,9 @@ class Run:
         if self.finished:
             return "finished"
         done, _ = self.progress()
-        return f"epoch {done} of {self.cell.setting('epochs')}" if done else "to do"
+        if done:
+            return f"epoch {done} of {self.cell.setting('epochs')}"
+        return "begun" if (self.path / "config.gin").is_file() else "to do"
 
 
 def _values(files, params=()):
