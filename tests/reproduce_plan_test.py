@@ -343,6 +343,21 @@ def test_what_is_ablated_differs_from_afd_as_its_name_says():
     assert {name for pair in pairs for name in pair} == set(_ABLATION)
 
 
+@pytest.mark.parametrize(
+    ("control", "changed"),
+    [
+        ("placebo", {"compile.placebo"}),
+        ("decoupled_decay", {"compile.weight_decay", "compile.logit_weight_decay"}),
+        ("no_feature_decay", _DECAY),
+    ],
+)
+def test_a_control_differs_from_its_cell_in_what_it_says_alone(control, changed):
+    cell = "paper/table3_resnet32x2_afd"
+    plain, controlled = bindings([cell]), bindings([cell, f"protocols/{control}"])
+    differing = {k for k in {*plain, *controlled} if plain.get(k) != controlled.get(k)}
+    assert differing == changed
+
+
 def test_the_ablation_trains_on_as_many_images_as_the_study_and_tests_on_none():
     planned = study.Study(ROOT / "studies" / "afd_ablation", "out")
     for run in planned.final_runs({}):

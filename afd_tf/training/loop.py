@@ -115,7 +115,8 @@ def _pretrain(experiment, interruption, workers):
     started = time.monotonic()
     if workers.is_chief:
         epochs = experiment.distiller.method.feature.pretraining_epochs
-        print(f"Trains what the method needs beforehand, {counted(epochs, 'epoch')}.")
+        what = f"Trains what the method needs beforehand, {counted(epochs, 'epoch')}."
+        print(what, flush=True)  # minutes before anything else is shown
     history = experiment.distiller.pretrain(
         experiment.train, callbacks=[StopIfAsked(interruption, workers)], verbose=0
     )
