@@ -1,4 +1,4 @@
-"""What the documents point at exists."""
+"""What the documents point at exists, and tables are what commands print."""
 
 import re
 import shlex
