@@ -75,6 +75,8 @@ setup(
     # The configurations live in gin/ at the root, where people edit them, and are
     # installed as afd_tf/configs. The folder must never be a package named `gin`.
     packages=[*find_packages(include=["afd_tf", "afd_tf.*"]), "afd_tf.configs"],
+    # Outside of the package, so that it can be loaded first.
+    py_modules=["afd_launcher"],
     package_dir={"afd_tf.configs": "gin"},
     package_data={"afd_tf": ["py.typed", "**/*.json"], "afd_tf.configs": ["**/*.gin"]},
     include_package_data=False,
@@ -89,11 +91,11 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "afd-train = afd_tf.cli.train:run",
-            "afd-evaluate = afd_tf.cli.evaluate:run",
-            "afd-export = afd_tf.cli.export:run",
-            "afd-results = afd_tf.cli.results:run",
-            "afd-analyse = afd_tf.cli.analyse:run",
+            "afd-train = afd_launcher:train",
+            "afd-evaluate = afd_launcher:evaluate",
+            "afd-export = afd_launcher:export",
+            "afd-results = afd_launcher:results",
+            "afd-analyse = afd_launcher:analyse",
         ]
     },
     keywords=[

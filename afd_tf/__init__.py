@@ -6,23 +6,27 @@ as a Keras model with its own training step.
 
 import importlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_tf._version import __version__
 
 if TYPE_CHECKING:
-    from afd_tf import (
-        analysis,
-        data,
-        export,
-        losses,
-        methods,
-        networks,
-        schedules,
-        topology,
-    )
+    from afd_tf import analysis, data, losses, methods, networks
+    from afd_tf.distillation import schedules, topology
     from afd_tf.distiller import OnlineDistiller
+    from afd_tf.exports import export
+
+_PUBLIC = {
+    "OnlineDistiller": "afd_tf.distiller",
+    "analysis": "afd_tf",
+    "data": "afd_tf",
+    "export": "afd_tf.exports",
+    "losses": "afd_tf",
+    "methods": "afd_tf",
+    "networks": "afd_tf",
+    "schedules": "afd_tf.distillation",
+    "topology": "afd_tf.distillation",
+}
 
 __all__ = [
     "OnlineDistiller",
@@ -39,24 +43,25 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name == "OnlineDistiller":
-        return importlib.import_module("afd_tf.distiller").OnlineDistiller
-    if name in __all__:
-        return importlib.import_module(f"afd_tf.{name}")
-    message = f"module 'afd_tf' has no attribute {name!r}"
-    raise AttributeError(message, name=name, obj=sys.modules[__name__])
+    if name not in _PUBLIC:
+        message = f"module 'afd_tf' has no attribute {name!r}"
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
+    place = _PUBLIC[name]
+    if place == "afd_tf":
+        value = importlib.import_module(f"afd_tf.{name}")
+    elif name in ("schedules", "topology"):
+        value = importlib.import_module(f"{place}.{name}")
+    else:
+        value = getattr(importlib.import_module(place), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__():
     return sorted(__all__)
 
 
-def _is_command():
-    program = Path(sys.argv[0]).name if getattr(sys, "argv", None) else ""
-    return program in ("-m", "reproduce.py") or program.startswith("afd-")
-
-
 # Keras finds the classes of a saved model among those imported. Only the commands wait:
 # they check what was typed before they load TensorFlow, which takes seconds.
-if not _is_command():
+if "afd_launcher" not in sys.modules:
     importlib.import_module("afd_tf.distiller")

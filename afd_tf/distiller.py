@@ -2,11 +2,12 @@
 
 import keras
 
-from afd_tf import building, evaluation, frozen, methods, wiring
-from afd_tf.naming import lookup
+from afd_tf import methods
+from afd_tf.distillation import building, evaluation, exchange, frozen
+from afd_tf.distillation.pretraining import Pretraining
+from afd_tf.distillation.summary import summarize
+from afd_tf.errors import lookup
 from afd_tf.networks.tap import tap as tap_network
-from afd_tf.pretraining import Pretraining
-from afd_tf.summary import summarize
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
@@ -96,7 +97,7 @@ class OnlineDistiller(Pretraining):
         kl_weight = building.check_number("kl_weight", kl_weight)
         feature_weight = building.check_number("feature_weight", feature_weight)
         alone = source is not None or bool(method.branches)
-        topology = wiring.choose_topology(topology, kl_topology, alone)
+        topology = exchange.choose_topology(topology, kl_topology, alone)
         networks, branched = building.spread(networks, method, checkpointing)
         network_names = building.unique_names(networks, names)
         layers = building.tap_names(tap, len(networks), source is not None)
@@ -107,7 +108,7 @@ class OnlineDistiller(Pretraining):
         frozen_source = source and frozen.freeze(
             source, layers[-1], method, shape, classes
         )
-        wired, all_discriminators = wiring.wire(
+        wired, all_discriminators = exchange.wire(
             method,
             taps,
             topology,
@@ -137,7 +138,7 @@ class OnlineDistiller(Pretraining):
         self.discriminators = all_discriminators
         # Plain objects: Keras saves what it tracks; taps share layers with networks.
         self._wiring = wired
-        self._own_layers = wiring.OwnLayers(
+        self._own_layers = exchange.OwnLayers(
             list(wired.transfers) if transfers is not None else None,
             all_discriminators if discriminators is not None else None,
         )

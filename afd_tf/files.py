@@ -1,9 +1,17 @@
-"""Read small files that may be damaged, or come from a stranger; leave none behind."""
+"""Files: reading with limits, writing as a whole, one lock."""
 
 import contextlib
 import json
+import os
+import socket
 import stat
+import warnings
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on this system: nobody is kept out
+    fcntl = None
 
 # No file that people or this package write for people is larger.
 _MAX_BYTES = 2**24
@@ -137,3 +145,63 @@ def _shown(value):
 
 def _unreadable(path, what, reason):
     return ValueError(f"Damaged {what} {str(path)!r}: {reason}.")
+
+
+def write_text(path, text):
+    """Write a file as a whole or not at all: beside it first, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write JSON for people and programs, as a whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def held(path, create=True):
+    """Hold a lock file.
+
+    The operating system keeps the lock and drops it with the process, however that
+    ends: a file that a killed process left behind locks nothing.
+
+    Args:
+        path: path of the file; it stays.
+        create: bool, whether to make it and to write down who holds it; if not and
+            there is none, nothing is held.
+
+    Raises:
+        BlockingIOError: if another holds it; the message tells who.
+    """
+    if fcntl is None or not (create or path.exists()):
+        yield
+        return
+    with open(path, "a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = (
+                file.read(200).decode(errors="replace").strip() or "another process"
+            )
+            raise BlockingIOError(holder) from error
+        except OSError as error:
+            warnings.warn(
+                f"{path} cannot be locked ({error.strerror}): see to it yourself that "
+                "no other process trains in this directory.",
+                stacklevel=3,
+            )
+        if create:
+            with contextlib.suppress(OSError):  # a full disk; it is for the message
+                file.truncate(0)
+                holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+                file.write(holder.encode())
+        yield

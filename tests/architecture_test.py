@@ -11,58 +11,34 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "afd_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# A part may import parts further down, never its neighbours in a line or those above.
-LAYERS = [
-    {"cli"},
-    {"config"},
-    {"training"},
-    {"analysis"},
-    {"distiller", "data", "export"},
-    {"methods"},
-    {"networks", "topology"},
-    {"optimization", "metrics"},
-    {"losses", "schedules"},
-    {"naming"},
+# Lowest first: a part imports parts of lower levels, never its neighbours on its own.
+LEVELS = [
+    "_version errors files text",
+    "losses runs",
+    "networks results data devices",
+    "methods",
+    "distillation",
+    "distiller",
+    "analysis exports",
+    "training",
+    "config report",
+    "studies",
+    "cli",
 ]
-# Parts that are more than one file or folder.
-FAMILIES = {
-    "config": {"config", "configurables", "statements"},
-    "distiller": {
-        "backlog",
-        "building",
-        "classification",
-        "compilable",
-        "compile_checks",
-        "compiling",
-        "distiller",
-        "evaluation",
-        "fitting",
-        "frozen",
-        "gradient_ratio",
-        "multi_worker",
-        "objectives",
-        "placebo",
-        "pretraining",
-        "step",
-        "summary",
-        "wiring",
-    },
-    "export": {"export", "formats"},
-    "naming": {"files", "naming", "_version"},
-    "optimization": {"kernels", "optimization", "optimizers"},
-}
-RANK = {part: i for i, layer in enumerate(LAYERS) for part in layer}
-FAMILY = {member: part for part, members in FAMILIES.items() for member in members}
+LEVEL = {part: i for i, parts in enumerate(LEVELS) for part in parts.split()}
+LOOSE = {"__init__", "_version", "distiller", "errors", "files", "text"}
 
 # What a part may import from outside, where that is limited.
 NUMERIC = {"keras", "numpy", "tensorflow"}
 OUTSIDE = {
+    "_version": set(),
+    "errors": set(),
+    "files": set(),
+    "text": set(),
+    "runs": set(),
     "losses": NUMERIC,
-    "schedules": NUMERIC,
-    "metrics": NUMERIC,
+    "results": {"matplotlib", "scipy"},
     "analysis": {*NUMERIC, "matplotlib"},
-    "topology": set(),
-    "naming": set(),
 }
 
 
@@ -77,15 +53,11 @@ def imports(source):
                 yield node.lineno, f"{'.' * node.level}{node.module}.{alias.name}"
 
 
-def part_of(name):
-    return FAMILY.get(name, name)
-
-
 def violations(module, source):
     """List what `source`, as the module of this dotted name, may not import."""
-    part = part_of(module.split(".")[1])
-    if part not in RANK:
-        return [f"{module}: belongs to no layer, add it to LAYERS or FAMILIES"]
+    part = module.split(".")[1]
+    if part not in LEVEL:
+        return [f"{module}: belongs to no level, add it to LEVELS"]
     found = []
     for line, name in imports(source):
         where = f"{module}:{line}: {part} imports {name}"
@@ -93,10 +65,10 @@ def violations(module, source):
         if top == "":
             found.append(f"{where}, which is relative")
         elif top == "afd_tf":
-            other = part_of(rest[0]) if rest else ""
-            if other not in RANK:
+            other = rest[0] if rest else ""
+            if other not in LEVEL:
                 found.append(f"{where}, which is no part of the package")
-            elif other != part and RANK[other] <= RANK[part]:
+            elif other != part and LEVEL[other] >= LEVEL[part]:
                 found.append(f"{where}, against the direction of imports")
         elif top == "gin" and part not in {"config", "cli"}:
             found.append(f"{where}; only the configuration and the commands may")
@@ -126,21 +98,36 @@ def test_the_package_itself_imports_neither_gin_nor_flags():
     assert tops <= sys.stdlib_module_names | {"afd_tf"}
 
 
+def test_only_these_modules_stand_loose():
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= LOOSE
+
+
+def test_every_arrow_is_found_when_it_is_reversed():
+    arrows = {
+        (part, name.split(".")[1])
+        for path in MODULES
+        for part in [dotted(path).split(".")[1]]
+        for _, name in imports(path.read_text(encoding="utf-8"))
+        if part in LEVEL and name.startswith("afd_tf.") and name.split(".")[1] != part
+    }
+    assert len(arrows) > 30
+    for upper, lower in arrows:
+        assert violations(f"afd_tf.{lower}.x", f"from afd_tf.{upper} import y")
+
+
 @pytest.mark.parametrize(
     ("module", "line"),
     [
         ("afd_tf.losses.logits", "from afd_tf import networks"),
         ("afd_tf.losses.logits", "import scipy"),
-        ("afd_tf.analysis.maps", "from afd_tf.training import tables"),
-        ("afd_tf.distiller", "from afd_tf import analysis"),
-        ("afd_tf.topology", "import tensorflow as tf"),
-        ("afd_tf.networks.resnet", "from afd_tf.training import experiment"),
-        ("afd_tf.networks.resnet", "from afd_tf.topology import cycle"),
-        ("afd_tf.step", "def f():\n    from afd_tf import data"),
+        ("afd_tf.results.tables", "import tensorflow as tf"),
+        ("afd_tf.runs.provenance", "import numpy as np"),
+        ("afd_tf.networks.tap", "from afd_tf.data import load"),
+        ("afd_tf.distillation.step", "def f():\n    from afd_tf import training"),
         ("afd_tf.data.loading", "import gin"),
         ("afd_tf.training.experiment", "from absl import flags"),
         ("afd_tf.training.experiment", "import afd_tf"),
-        ("afd_tf.training.experiment", "from . import results"),
+        ("afd_tf.training.experiment", "from . import outcome"),
         ("afd_tf.something_new", ""),
     ],
 )
@@ -152,8 +139,8 @@ def test_a_wrong_import_is_found(module, line):
     ("module", "line"),
     [
         ("afd_tf.cli.train", "from absl import flags\nimport gin"),
-        ("afd_tf.config", "import gin"),
-        ("afd_tf.distiller", "from afd_tf import losses, methods, step"),
+        ("afd_tf.config.binding", "import gin"),
+        ("afd_tf.distiller", "from afd_tf import losses, methods, networks"),
         ("afd_tf.losses.logits", "import math\nfrom keras import ops"),
         ("afd_tf.data.loading", "from absl import logging"),
     ],
@@ -177,9 +164,9 @@ def test_files_hold_one_thing():
     long = {
         str(path.relative_to(ROOT)): length
         for path in [*MODULES, *tools]
-        if (length := len(path.read_text(encoding="utf-8").splitlines())) > 320
+        if (length := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
-    assert not long, f"more than 320 lines: {long}"
+    assert not long, f"more than 500 lines: {long}"
 
 
 def test_no_file_names_a_place_of_somebodys_machine():

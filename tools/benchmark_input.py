@@ -65,7 +65,7 @@ def _load(data_dir):
     import numpy as np
 
     from afd_tf.data.examples import InMemory
-    from afd_tf.data.sources import Request, open_source
+    from afd_tf.data.readers import Request, open_source
 
     if data_dir:
         # Of the source, its training images are wanted, not its pipelines.
@@ -80,12 +80,7 @@ def _cases(examples, batch_size, folder):
     import tensorflow as tf
 
     from afd_tf.data import Augmentation, pipelines
-    from afd_tf.data.augmentation import (
-        crop_flip,
-        epoch_crops,
-        epoch_order,
-        normalize,
-    )
+    from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
     from afd_tf.data.holding import Split, hold
     from afd_tf.data.parallelism import BATCHES, READY, untuned
 

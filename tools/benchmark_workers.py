@@ -123,12 +123,12 @@ def run_process(settings):
     from benchmarks import cases
 
     import afd_tf
-    from afd_tf.training import distribution
+    from afd_tf.devices import strategies
 
     strategy = tf.distribute.get_strategy()
     if settings["addresses"]:
         name, task = "multi_worker", settings["task"]
-        strategy = distribution.strategy(name, settings["addresses"], task)
+        strategy = strategies.strategy(name, settings["addresses"], task)
     with strategy.scope():
         model = afd_tf.OnlineDistiller(cases.pair(), settings["method"])
         model.compile(total_steps=1_000_000)

@@ -21,6 +21,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import afd_launcher  # noqa: F401 - TensorFlow waits
 from afd_tf.cli import command
 
 command.import_tensorflow()  # before what imports it with its start-up notes
@@ -32,10 +33,10 @@ from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
 from reproduction.verification import find_run, is_deterministic, verify
 
-from afd_tf.data.sources.prepared import data_root, find_prepared
-from afd_tf.training.comparison import BASELINES, compare
-from afd_tf.training.formatting import counted, duration, layout
-from afd_tf.training.tables import text
+from afd_tf.data.readers.prepared import data_root, find_prepared
+from afd_tf.results.comparison import BASELINES, compare
+from afd_tf.results.tables import text
+from afd_tf.text import as_table, counted, duration
 
 STUDY = ROOT / "studies" / "cifar100_reduced"
 
@@ -270,7 +271,8 @@ def _print_plan(runs, jobs):
     seconds = seconds_left(runs, jobs)
     left = "not known before an epoch is done" if seconds is None else duration(seconds)
     print(
-        f"{layout(rows)}\n{counted(len(runs), 'run')}, time left: {left}\n", flush=True
+        f"{as_table(rows)}\n{counted(len(runs), 'run')}, time left: {left}\n",
+        flush=True,
     )
 
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from afd_tf import evaluation
 from afd_tf.analysis.maps import LinearCKA, MapDistances
 from afd_tf.analysis.predictions import Agreement, Calibration
+from afd_tf.distillation import evaluation
 from afd_tf.networks import match_spatial, smallest_size
 
 

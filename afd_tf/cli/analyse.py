@@ -40,7 +40,7 @@ def _execute(values, arguments, argv):
             f"{arguments}."
         )
     from afd_tf import config
-    from afd_tf.training.run_directory import RunDirectory
+    from afd_tf.runs.run_directory import RunDirectory
 
     run = RunDirectory(arguments[0])
     run.require()
@@ -50,7 +50,7 @@ def _execute(values, arguments, argv):
     from afd_tf import analysis
     from afd_tf.analysis import figures, pictures
     from afd_tf.training import construction, experiment
-    from afd_tf.training.results import weights_digest
+    from afd_tf.training.outcome import weights_digest
 
     draws = figures.available()
     if values.images and not draws:
@@ -93,7 +93,7 @@ def _execute(values, arguments, argv):
 
 
 def _write(output, text, content):
-    from afd_tf.training.run_directory import write_json, write_text
+    from afd_tf.files import write_json, write_text
 
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "analysis.json", content)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from afd_tf.naming import printable
+from afd_tf.text import printable
 
 _START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -45,15 +45,15 @@ def _execute(values, arguments, argv):
         )
     command.import_tensorflow()
     rows = _run_rows(values) if values.workdir else _model_rows(values)
-    from afd_tf.training.formatting import layout
+    from afd_tf.text import as_table
 
-    print(layout(rows))
+    print(as_table(rows))
     return 0
 
 
 def _run_rows(values):
     from afd_tf import config
-    from afd_tf.training.run_directory import RunDirectory
+    from afd_tf.runs.run_directory import RunDirectory
 
     run = RunDirectory(values.workdir)
     run.require()
@@ -84,7 +84,7 @@ def _accuracy_and_loss(metrics, name):
 
 
 def _model_rows(values):
-    from afd_tf.training.exported import evaluate_export
+    from afd_tf.training.restoring import evaluate_export
 
     report = evaluate_export(
         values.model,

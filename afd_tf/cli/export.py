@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from afd_tf.cli import command
-from afd_tf.formats import FORMATS
+from afd_tf.exports.formats import FORMATS
 
 
 def _define(values):
@@ -37,26 +37,26 @@ def _execute(values, arguments, argv):
     if values.workdir is None:
         raise ValueError("Expected --workdir=DIR. See afd-export --help.")
     from afd_tf import config
-    from afd_tf.training.run_directory import RunDirectory
+    from afd_tf.runs.run_directory import RunDirectory
 
     run = RunDirectory(values.workdir)
     run.require()
     command.import_tensorflow()
     config.load([run.config])
 
-    from afd_tf.export import export, suffix
-    from afd_tf.training import construction, exported
-    from afd_tf.training.formatting import counted
+    from afd_tf.exports import export, suffix
+    from afd_tf.text import counted
+    from afd_tf.training import construction, restoring
 
     settings = config.settings()
     with construction.environment(precision=settings["precision"]):
-        network, name, position = exported.restore_network(run, values.network)
+        network, name, position = restoring.restore_network(run, values.network)
         output = values.output or run.export / (name + suffix(values.format))
         report = export(
             network,
             Path(output),
             format=values.format,
-            preprocessing=exported.preprocessing(
+            preprocessing=restoring.preprocessing(
                 run, settings["dataset"], name, position.epoch
             ),
         )

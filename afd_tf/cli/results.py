@@ -45,9 +45,9 @@ def _execute(values, arguments, argv):
     for argument in arguments:
         if not Path(argument).is_dir():
             raise ValueError(f"Expected a run directory. Received: {argument!r}.")
-    from afd_tf.training import chart, tables
-    from afd_tf.training.comparison import compare
-    from afd_tf.training.run_directory import write_text
+    from afd_tf.files import write_text
+    from afd_tf.results import chart, tables
+    from afd_tf.results.comparison import compare
 
     if values.chart:
         chart.check_path(values.chart)

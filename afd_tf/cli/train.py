@@ -122,9 +122,10 @@ def _execute(values, arguments, argv):
     command.import_tensorflow()
     text = config.bind(statements)
 
-    from afd_tf.training import RunDirectory, tables
-    from afd_tf.training.cluster import is_chief
-    from afd_tf.training.provenance import Provenance, command_line
+    from afd_tf.devices.clusters import is_chief
+    from afd_tf.results import tables
+    from afd_tf.runs.provenance import Provenance, command_line
+    from afd_tf.training import RunDirectory
 
     settings = config.settings()
     seed = settings["seed"]

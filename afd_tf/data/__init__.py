@@ -6,7 +6,7 @@ from afd_tf.data.info import DataInfo
 from afd_tf.data.loading import load
 from afd_tf.data.position import EpochPosition
 from afd_tf.data.random_resized_crop import RandomResizedCrop
-from afd_tf.data.sources import register
+from afd_tf.data.readers import register
 
 __all__ = [
     "Augmentation",

@@ -19,7 +19,7 @@ from afd_tf.data.augmentation import PAD_MODES, Augmentation, channel_statistics
 from afd_tf.data.examples import InMemory, OnDisk
 from afd_tf.data.info import DataInfo
 from afd_tf.data.random_resized_crop import RandomResizedCrop
-from afd_tf.data.sources import Request, open_source
+from afd_tf.data.readers import Request, open_source
 from afd_tf.data.splits import first_of_each_class, stratified
 
 CROPS = ("padded", "random_resized")

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from afd_tf import losses
+from afd_tf.errors import lookup
 from afd_tf.methods.method import FeatureObjective, register
-from afd_tf.naming import lookup
 from afd_tf.networks import transfer
 
 DISTANCES = {"l1": losses.l1, "l2": losses.l2, "at": losses.attention}

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from afd_tf import losses
+from afd_tf.errors import lookup
 from afd_tf.methods.alignment import edges, meet
 from afd_tf.methods.method import PretrainedObjective, register
-from afd_tf.naming import lookup
 from afd_tf.networks import paraphraser, transfer
 
 _EPOCHS = 30

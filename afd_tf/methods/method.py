@@ -6,7 +6,7 @@ import inspect
 
 import keras
 
-from afd_tf.naming import lookup, nearest
+from afd_tf.errors import lookup, nearest
 
 _METHODS = {}
 

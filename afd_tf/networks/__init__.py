@@ -4,16 +4,24 @@ A new network is one file with a function that returns a keras.Model giving logi
 and one `register` call in `registry.py`.
 """
 
-from afd_tf.networks.application import application
+from afd_tf.networks.architectures.application import application
+from afd_tf.networks.architectures.densenet import densenet
+from afd_tf.networks.architectures.imagenet_resnet import imagenet_resnet
+from afd_tf.networks.architectures.mobilenet_v2 import mobilenet_v2
+from afd_tf.networks.architectures.registry import (
+    build,
+    builders,
+    names,
+    patterns,
+    register,
+)
+from afd_tf.networks.architectures.resnet import resnet
+from afd_tf.networks.architectures.shufflenet_v2 import shufflenet_v2
+from afd_tf.networks.architectures.vgg import vgg
+from afd_tf.networks.architectures.wide_resnet import wide_resnet
 from afd_tf.networks.branches import Branched, branched
-from afd_tf.networks.densenet import densenet
 from afd_tf.networks.discriminator import discriminator
-from afd_tf.networks.imagenet_resnet import imagenet_resnet
-from afd_tf.networks.mobilenet_v2 import mobilenet_v2
-from afd_tf.networks.normalization import with_stock_normalization
-from afd_tf.networks.registry import build, builders, names, patterns, register
-from afd_tf.networks.resnet import resnet
-from afd_tf.networks.shufflenet_v2 import shufflenet_v2
+from afd_tf.networks.layers.normalization import with_stock_normalization
 from afd_tf.networks.tap import Tapped, tap
 from afd_tf.networks.transfer import (
     alignment_transfer,
@@ -21,8 +29,6 @@ from afd_tf.networks.transfer import (
     smallest_size,
     transfer_layers,
 )
-from afd_tf.networks.vgg import vgg
-from afd_tf.networks.wide_resnet import wide_resnet
 
 __all__ = [
     "Branched",

@@ -7,7 +7,7 @@ from keras import ops
 
 from afd_tf import losses
 from afd_tf.networks import graph
-from afd_tf.networks.normalization import FusedBatchNormalization
+from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
 
 @dataclass(frozen=True, eq=False)

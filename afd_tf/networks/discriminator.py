@@ -4,10 +4,10 @@ from functools import partial
 
 import keras
 
-from afd_tf.networks.batch_statistics import make_batch_statistics_normalization
-from afd_tf.networks.blocks import leaky_relu
-from afd_tf.networks.normalization import check_kind
-from afd_tf.networks.small_map_convolution import SmallMapConvolution
+from afd_tf.networks.architectures.blocks import leaky_relu
+from afd_tf.networks.layers.batch_statistics import make_batch_statistics_normalization
+from afd_tf.networks.layers.normalization import check_kind
+from afd_tf.networks.layers.small_map_convolution import SmallMapConvolution
 
 _SLOPE = 0.2
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from afd_tf.networks.blocks import leaky_relu
+from afd_tf.networks.architectures.blocks import leaky_relu
 
 _SLOPE = 0.1
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from afd_tf.naming import nearest
+from afd_tf.errors import nearest
 from afd_tf.networks import graph
 from afd_tf.networks.classifier import check_classifier
 from afd_tf.networks.rematerialization import Segments, check_checkpointing

@@ -2,9 +2,9 @@
 
 import keras
 
-from afd_tf.networks.batch_statistics import make_batch_statistics_normalization
-from afd_tf.networks.blocks import leaky_relu
-from afd_tf.networks.normalization import check_kind
+from afd_tf.networks.architectures.blocks import leaky_relu
+from afd_tf.networks.layers.batch_statistics import make_batch_statistics_normalization
+from afd_tf.networks.layers.normalization import check_kind
 
 _SLOPE = 0.2
 

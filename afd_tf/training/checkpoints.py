@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from afd_tf.training.errors import one_line
+from afd_tf.devices.failures import one_line
 
 _NAME = re.compile(r"epoch-(\d+)-step-(\d+)\.index")
 _DATA = ".data-00000-of-00001"

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from afd_tf import methods
 from afd_tf import networks as afd_networks
+from afd_tf.devices import strategies
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.naming import lookup
-from afd_tf.training import distribution, errors
-from afd_tf.training.checks import check_integer
+from afd_tf.errors import integer, lookup
+from afd_tf.training import failures
 from afd_tf.training.source import Source, check_same_data, load_source
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -49,7 +49,7 @@ def environment(seed=0, deterministic=False, precision="float32"):
     optimizer makes them of the sums of two in a step, so it is off with determinism.
     """
     lookup("precision", precision, dict.fromkeys(_PRECISIONS))
-    check_integer("seed", seed, 0)
+    integer("seed", seed, 0)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
@@ -120,12 +120,12 @@ def build(
             f"or None. Received: method_options={method_options!r}."
         )
     method = methods.get(method, **(method_options or {}))
-    with errors.readable():
+    with failures.readable():
         train_data, evaluation, info = load_data(
             dataset, batch_size, data_dir=data_dir, validation=validation, seed=seed
         )
-    placement = distribution.strategy(strategy)
-    distribution.check_replicas(batch_size, placement)
+    placement = strategies.strategy(strategy)
+    strategies.check_replicas(batch_size, placement)
     with placement.scope():
         built = [build_network(n, info.num_classes, info.image_shape) for n in networks]
         # After the networks, whose initial weights are those of a run without it.

@@ -1,6 +1,6 @@
 """What would be trained, as text."""
 
-from afd_tf.training.formatting import counted
+from afd_tf.text import counted
 
 
 def describe(experiment):

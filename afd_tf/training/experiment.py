@@ -5,32 +5,27 @@ import functools
 import inspect
 
 from afd_tf import data
+from afd_tf.devices import clusters, strategies
+from afd_tf.devices.workers import Workers
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.training import (
-    cluster,
-    commits,
-    construction,
-    distribution,
-    errors,
-    loop,
-    results,
-)
-from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
-from afd_tf.training.description import describe
-from afd_tf.training.exported import record_networks
-from afd_tf.training.interruption import Interruption
-from afd_tf.training.provenance import (
+from afd_tf.files import write_json, write_text
+from afd_tf.runs import commits
+from afd_tf.runs.provenance import (
     Provenance,
     agree,
     data_digest,
     read_dataset,
     record_dataset,
 )
-from afd_tf.training.run_directory import RunDirectory, write_json, write_text
-from afd_tf.training.saving import load
+from afd_tf.runs.run_directory import RunDirectory
+from afd_tf.training import construction, failures, loop, outcome
+from afd_tf.training.callbacks.saving import load
+from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
+from afd_tf.training.description import describe
+from afd_tf.training.interruption import Interruption
+from afd_tf.training.restoring import record_networks
 from afd_tf.training.source import record_source
 from afd_tf.training.state import State
-from afd_tf.training.workers import Workers
 
 
 def train(
@@ -96,7 +91,7 @@ def train(
             of the test set.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         strategy: "auto", "single", "mirrored", "multi_worker" or a
-            `tf.distribute.Strategy`, see `afd_tf.training.distribution.strategy`. Of
+            `tf.distribute.Strategy`, see `afd_tf.devices.strategies.strategy`. Of
             several workers the first, the chief, alone writes.
         workers: str, `host:port` of all workers, separated by commas; or None, for the
             cluster of TF_CONFIG or of Slurm.
@@ -140,7 +135,7 @@ def train(
     )
     run = RunDirectory(workdir)
     provenance = provenance or Provenance.from_arguments(train, arguments)
-    chief = cluster.is_chief(strategy, workers, task)
+    chief = clusters.is_chief(strategy, workers, task)
     if not dry_run:
         if chief:
             run.check(provenance.config)
@@ -150,9 +145,9 @@ def train(
     with interruption.listening():
         # Before all else of TensorFlow, which workers insist on.
         arguments["strategy"] = (
-            distribution.of_one_process(strategy)
+            strategies.of_one_process(strategy)
             if dry_run
-            else distribution.strategy(strategy, workers, task)
+            else strategies.strategy(strategy, workers, task)
         )
         # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
         with interruption.listening():
@@ -171,7 +166,7 @@ def _train(run, chief, arguments, provenance, interruption, options):
             print(describe(experiment))
             return {}
         workers = Workers(experiment.distiller.distribute_strategy)
-        with errors.readable():
+        with failures.readable():
             agree(workers, provenance.config, experiment.info, experiment.source)
         computed_by = commits.of_run(run)
         with run.started(provenance.config) if chief else contextlib.nullcontext():
@@ -185,7 +180,7 @@ def _train(run, chief, arguments, provenance, interruption, options):
             if workers.is_chief:
                 print(f"{run.path}: run directory.")
             loop.fit(experiment, run, interruption, options)
-            outcome = results.make_results(
+            results = outcome.make_results(
                 loop.evaluate(experiment),
                 experiment.distiller,
                 method=experiment.distiller.method.name,
@@ -201,8 +196,8 @@ def _train(run, chief, arguments, provenance, interruption, options):
             if chief:
                 hint = "Training is finished: the same command writes the rest."
                 with run.writing(hint):
-                    write_json(run.results, outcome)
-    return outcome
+                    write_json(run.results, results)
+    return results
 
 
 def restore(workdir, arguments):
@@ -219,7 +214,7 @@ def restore(workdir, arguments):
         ValueError: if there is no checkpoint, or it does not fit.
     """
     run = RunDirectory(workdir)
-    strategy = distribution.of_one_process(arguments["strategy"])
+    strategy = strategies.of_one_process(arguments["strategy"])
     arguments = {**arguments, "strategy": strategy}
     if run.dataset.is_file():
         arguments["load_data"] = _as_in_training(run, arguments["load_data"])

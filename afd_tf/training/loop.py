@@ -3,18 +3,17 @@
 import dataclasses
 import time
 
-from afd_tf.naming import lookup
-from afd_tf.training import errors
+from afd_tf.devices.workers import Workers
+from afd_tf.errors import integer, lookup
+from afd_tf.text import counted
+from afd_tf.training import failures
+from afd_tf.training.callbacks.metrics_file import MetricsFile
+from afd_tf.training.callbacks.nonfinite import SkipNonFinite, StopOnNonFinite
+from afd_tf.training.callbacks.progress import Progress
+from afd_tf.training.callbacks.saving import Resume, Save, Saver, StopIfAsked
+from afd_tf.training.callbacks.tensorboard import TensorBoard
 from afd_tf.training.checkpoints import Checkpoints, Position
-from afd_tf.training.checks import check_integer
-from afd_tf.training.formatting import counted
-from afd_tf.training.metrics_file import MetricsFile
-from afd_tf.training.nonfinite import SkipNonFinite, StopOnNonFinite
-from afd_tf.training.progress import Progress
-from afd_tf.training.saving import Resume, Save, Saver, StopIfAsked
 from afd_tf.training.state import METRICS, State
-from afd_tf.training.tensorboard import TensorBoard
-from afd_tf.training.workers import Workers
 
 _CONTINUE = "What was saved is kept."
 
@@ -40,10 +39,10 @@ class Options:
     evaluate_every: int = 1
 
     def __post_init__(self):
-        check_integer("keep", self.keep, 1)
-        check_integer("evaluate_every", self.evaluate_every, 1)
+        integer("keep", self.keep, 1)
+        integer("evaluate_every", self.evaluate_every, 1)
         if self.checkpoint_steps is not None:
-            check_integer("checkpoint_steps", self.checkpoint_steps, 1)
+            integer("checkpoint_steps", self.checkpoint_steps, 1)
         minutes = self.checkpoint_minutes
         number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
         if minutes is not None and not (number and minutes > 0):
@@ -76,7 +75,7 @@ def fit(experiment, run, interruption, options):
     workers = Workers(experiment.distiller.distribute_strategy)
     saver = Saver(Checkpoints(run.checkpoints, options.keep), state, workers)
     try:
-        with interruption.between_steps(), errors.readable(_CONTINUE):
+        with interruption.between_steps(), failures.readable(_CONTINUE):
             restored = saver.restore()
             start = restored.position if restored else Position(0)
             epochs = experiment.epochs
@@ -179,7 +178,7 @@ def _callbacks(experiment, run, interruption, options, state, workers, saver, re
 
 def evaluate(experiment):
     """Return the metrics on the evaluation data: dict of str to float."""
-    with errors.readable(_CONTINUE):
+    with failures.readable(_CONTINUE):
         return experiment.distiller.evaluate(
             experiment.evaluation, return_dict=True, verbose=0
         )

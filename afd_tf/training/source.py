@@ -9,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.export import read_preprocessing
-from afd_tf.naming import lookup
-from afd_tf.training import exported
-from afd_tf.training.provenance import read_dataset
-from afd_tf.training.results import weights_digest
-from afd_tf.training.run_directory import RunDirectory, write_json
+from afd_tf.errors import lookup
+from afd_tf.exports import read_preprocessing
+from afd_tf.files import write_json
+from afd_tf.runs.provenance import read_dataset
+from afd_tf.runs.run_directory import RunDirectory
+from afd_tf.training import restoring
+from afd_tf.training.outcome import weights_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _of_run(run, wanted):
         raise _error("a run that is finished", run.path, "has no results.json")
     results = run.read_results()
     name = _choose(run.path, results["networks"], wanted)
-    network, _, _ = exported.restore_network(run, name)
+    network, _, _ = restoring.restore_network(run, name)
     accuracy = results["networks"][name]["accuracy"]
     return network, name, accuracy, read_dataset(run)
 

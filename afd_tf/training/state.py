@@ -6,7 +6,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from afd_tf import multi_worker
+from afd_tf.devices import multi_worker
 
 NETWORK = "network"
 METRICS = "metrics/"

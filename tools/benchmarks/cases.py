@@ -6,8 +6,8 @@ import tensorflow as tf
 
 import afd_tf
 from afd_tf import losses
-from afd_tf.kernels import use_kernels
-from afd_tf.networks.normalization import with_stock_normalization
+from afd_tf.distillation.kernels import use_kernels
+from afd_tf.networks.layers.normalization import with_stock_normalization
 
 CLASSES = 100
 SHAPE = (32, 32, 3)
@@ -95,7 +95,7 @@ def alone(network, batch_size, kernels):
         batch_size: int.
         kernels: bool, whether the optimizer updates by kernels as ours do.
     """
-    optimizer = afd_tf.optimization.logit_optimizer()
+    optimizer = afd_tf.distillation.phases.logit_optimizer()
     if kernels:
         optimizer.build(network.trainable_variables)
         use_kernels(optimizer)

@@ -93,7 +93,7 @@ def _environment():
 
 
 def _seconds_to_first_step(data_dir):
-    command = [sys.executable, "-u", "-m", "afd_tf.cli.train"]
+    command = [sys.executable, "-u", "-m", "afd_launcher", "train"]
     command += ["--gin_param=train.epochs = 1"]
     if data_dir:
         command += ["--gin_file=pairings/cifar100_resnet20_wrn16_2"]

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from afd_tf import config
-from afd_tf.naming import nearest
-from afd_tf.training.comparison import BASELINES
+from afd_tf.errors import nearest
+from afd_tf.results.comparison import BASELINES
 
 TABLES = {
     1: "adversarial against direct alignment of maps, offline and online",

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afd_tf.training.formatting import gain_text, layout
-from afd_tf.training.statistics import Gain
+from afd_tf.results.formatting import gain_text
+from afd_tf.results.statistics import Gain
 
 MEAN = "mean"
 
@@ -190,7 +190,7 @@ def table(contrasts, corrected=True):
         )
     if not corrected:
         rows = [[*row[:4], *row[5:]] for row in rows]
-    return layout(rows)
+    return table(rows)
 
 
 def of_runs(runs):

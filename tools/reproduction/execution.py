@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from afd_tf.training.formatting import counted, duration
+from afd_tf.text import counted, duration
 from reproduction.runs import seconds_left
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def start(arguments, output, command="train"):
     """
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", f"afd_tf.cli.{command}", *arguments],
+        [sys.executable, "-m", "afd_launcher", command, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from afd_tf import config
 from afd_tf.files import read_text
-from afd_tf.training.finished_runs import IMMATERIAL
-from afd_tf.training.run_directory import RunDirectory
+from afd_tf.results.finished_runs import IMMATERIAL
+from afd_tf.runs.run_directory import RunDirectory
 from reproduction.cells import Cell
 
 _SOURCE = "train.source"

@@ -5,8 +5,7 @@ counts if that is what the finished run ended with.
 """
 
 from afd_tf.files import read_json
-from afd_tf.training.formatting import layout
-from afd_tf.training.statistics import mean_and_deviation
+from afd_tf.results.statistics import mean_and_deviation
 from reproduction import execution
 
 _MEASURES = ("l1", "l2", "cosine", "cka")
@@ -61,7 +60,7 @@ def table(runs):
     for (cell, networks), maps in found.items():
         values = [_text([each.get(measure) for each in maps]) for measure in _MEASURES]
         rows.append([cell, networks, str(len(maps)), *values])
-    return layout(rows)
+    return table(rows)
 
 
 def _file(run):

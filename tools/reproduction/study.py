@@ -8,9 +8,8 @@ chosen again. No tuning run reads the test set.
 
 from pathlib import Path
 
-from afd_tf.files import read_json
-from afd_tf.training.comparison import BASELINES
-from afd_tf.training.run_directory import write_json
+from afd_tf.files import read_json, write_json
+from afd_tf.results.comparison import BASELINES
 from reproduction.cells import Cell
 from reproduction.runs import Run
 

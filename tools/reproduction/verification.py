@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from afd_tf.naming import printable
-from afd_tf.training.run_directory import RunDirectory
+from afd_tf.runs.run_directory import RunDirectory
+from afd_tf.text import printable
 from reproduction.cells import Cell, settings
 from reproduction.execution import Execution
 from reproduction.runs import RECORDED, Run, metrics

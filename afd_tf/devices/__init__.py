@@ -1,0 +1,1 @@
+"""Devices and workers: strategies, clusters, and Keras' shim for several of them."""

@@ -1,0 +1,25 @@
+"""Failures of the machine: lack of memory, lost workers, TensorFlow's own."""
+
+import re
+
+
+class OutOfMemoryError(MemoryError):
+    """There is less memory than a step needs."""
+
+
+class WorkerLostError(ConnectionError):
+    """Another worker of the run does not answer any more.
+
+    Attributes:
+        exit_status: int, that of a command it ends: "try again" (EX_TEMPFAIL).
+    """
+
+    exit_status = 75
+
+
+def one_line(error):
+    """Return what an error says, in a line, without the operation that met it."""
+    text = getattr(error, "message", None) or str(error)
+    lines = text.split("}} ")[-1].splitlines()
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r" \[Op:\w+\]$", "", first.strip())[:200]

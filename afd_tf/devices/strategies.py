@@ -1,0 +1,140 @@
+"""From a flag to a `tf.distribute` strategy."""
+
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from afd_tf.devices import clusters
+from afd_tf.devices.failures import WorkerLostError, one_line
+from afd_tf.errors import lookup
+
+# How long to wait for all workers to start, and for a sign of life of one that has.
+START_SECONDS = 300
+HEARTBEAT_SECONDS = 20
+_GOODBYE_SECONDS = 5
+
+
+def strategy(name="auto", workers=None, task=None) -> Any:
+    """Return the strategy to build and train the networks in.
+
+    Args:
+        name: "auto" (mirrored on two or more GPUs, else single), "single" (one
+            device), "mirrored" (all GPUs; without any, all logical CPUs),
+            "multi_worker" (all GPUs of several processes, or the CPU of each), or a
+            `tf.distribute.Strategy`, which is returned.
+        workers: addresses of all workers, see `cluster.find`; "multi_worker" only.
+        task: int, which of them this process is.
+
+    Returns:
+        `tf.distribute.Strategy`.
+
+    Raises:
+        ValueError: if the name is unknown, the cluster is malformed or contradicts the
+            name, this process' address cannot be used, or TensorFlow has been used
+            before in this process and "multi_worker" is asked for.
+        WorkerLostError: if the other workers do not come.
+    """
+    if isinstance(name, str) and name == "multi_worker":
+        return _multi_worker(clusters.find(workers, task))
+    clusters.check_unused(name, workers, task)
+    if isinstance(name, tf.distribute.Strategy):
+        return name
+    return lookup("strategy", name, STRATEGIES)()
+
+
+def of_one_process(name):
+    """Return the name of the strategy for what one process does: show, evaluate."""
+    return "auto" if name == "multi_worker" else name
+
+
+def check_replicas(batch_size, strategy):
+    """Check that every replica has a row of each batch.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if -(-batch_size // replicas) * (replicas - 1) >= batch_size:
+        raise ValueError(
+            "Invalid value for argument `batch_size`, the images per step over all "
+            f"replicas. Expected enough for each of {replicas} replicas, best a "
+            f"multiple of {replicas}. Received: batch_size={batch_size}."
+        )
+
+
+def _auto():
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return _mirrored()
+    return _single()
+
+
+def _single():
+    return tf.distribute.get_strategy()
+
+
+def _mirrored():
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices(
+        "CPU"
+    )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _multi_worker(found):
+    own = found.workers[found.task]
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(found.workers)}),
+        task_type="worker",
+        task_id=found.task,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        rpc_layer="grpc",
+    )
+    try:
+        _bound_waits(len(found.workers))
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise ValueError(
+            "Several workers must be set up before anything else of TensorFlow runs. "
+            "Received: strategy='multi_worker' in a process that has used it. Start a "
+            "new process, or make the strategy first."
+        ) from error
+    except (tf.errors.DeadlineExceededError, tf.errors.UnavailableError) as error:
+        raise WorkerLostError(
+            f"Not all of {len(found.workers)} workers came within {START_SECONDS} s of "
+            f"worker {found.task}'s start ({one_line(error)}). Look at the output of "
+            f"the others; all must be started with the same addresses: "
+            f"{', '.join(found.workers)}."
+        ) from error
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"Worker {found.task} cannot listen at {own!r} ({one_line(error)}). "
+            "Expected an address of this machine with a free port."
+        ) from error
+
+
+def _bound_waits(workers):
+    """Set TensorFlow's coordination service up with bounded waits.
+
+    The strategy would do it with an hour for the start; there is no public way.
+    """
+    job = context.coordination_config_pb2.CoordinatedJob(
+        name="worker", num_tasks=workers
+    )
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=1000 * START_SECONDS,
+        heartbeat_timeout_in_ms=1000 * HEARTBEAT_SECONDS,
+        shutdown_barrier_timeout_in_ms=1000 * _GOODBYE_SECONDS,
+        coordinated_jobs=[job],
+    )
+
+
+STRATEGIES = {
+    "auto": _auto,
+    "single": _single,
+    "mirrored": _mirrored,
+    "multi_worker": None,
+}

@@ -1,0 +1,1 @@
+"""Everything inside one step: objectives, updates, schedules, metrics."""

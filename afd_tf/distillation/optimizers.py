@@ -1,0 +1,132 @@
+"""Optimizers as users give them: by name, made anywhere, perhaps built before."""
+
+import contextlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from afd_tf.errors import nearest
+
+
+def get(optimizer, argument) -> Any:
+    """Return an optimizer from itself or its name.
+
+    Args:
+        optimizer: keras.optimizers.Optimizer or str.
+        argument: str, what the caller calls it.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    names = ("SGD", "Adam", "AdamW", "RMSprop", "Lion")
+    # Of a dict, Keras would make what it says, and of other objects tell nothing.
+    if isinstance(optimizer, str):
+        with contextlib.suppress(ValueError):
+            return keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            f"Invalid value for argument `{argument}`. Expected a keras.optimizers."
+            f"Optimizer or its name. Received: {argument}={optimizer!r}."
+            f"{nearest(optimizer, names)}"
+        )
+    return optimizer
+
+
+def in_this_strategy(optimizer):
+    """Return the optimizer, or one made again from its config if it is of elsewhere.
+
+    An optimizer belongs to the strategy in whose scope it was made: only there its
+    step count and learning rate have a copy on every replica. Users make theirs
+    outside as well. Of these another one trains, and a learning rate is to be set on
+    `model.optimizer`.
+
+    Args:
+        optimizer: keras.optimizers.Optimizer.
+
+    Raises:
+        ValueError: if it was built elsewhere and there are several replicas, or if its
+            config does not hold all that it is.
+    """
+    strategy = tf.distribute.get_strategy()
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if all(o._distribution_strategy is strategy for o in (optimizer, inner)):
+        return optimizer
+    if not optimizer.built:
+        return _made_again(optimizer)
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"Optimizer '{optimizer.name}' was built outside of the strategy's scope: "
+            "its moments are on one replica only. Make it in the scope, or pass one "
+            "that is not built."
+        )
+    return optimizer
+
+
+def _made_again(optimizer):
+    config, kind = optimizer.get_config(), type(optimizer)
+    try:
+        if "inner_optimizer" in config:
+            # Itself: from its config Keras makes registered classes only.
+            config["inner_optimizer"] = in_this_strategy(optimizer.inner_optimizer)
+            again = kind(**config)
+        else:
+            again = kind.from_config(config)
+    except TypeError as error:
+        raise _not_in_config(optimizer, str(error)) from error
+    own = vars(optimizer)
+    for name in own:
+        if name.startswith("_exclude_from_weight_decay"):
+            setattr(again, name, own[name])
+    missing = [name for name in own if _differs(name, own, vars(again))]
+    if missing:
+        raise _not_in_config(optimizer, ", ".join(map(repr, missing)))
+    return again
+
+
+def _differs(name, own, other):
+    if name.startswith("_self_"):  # TensorFlow's book of what is saved
+        return False
+    plain = isinstance(own[name], bool | int | float | str | None)
+    return name not in other or (plain and own[name] != other[name])
+
+
+def _not_in_config(optimizer, what):
+    return ValueError(
+        f"Optimizer '{optimizer.name}' was made outside of the model's strategy and "
+        f"its config does not hold all that it takes to make it again there: {what}. "
+        "Make it in the scope of the strategy."
+    )
+
+
+def check_built_for(optimizer, role, variables):
+    """Check that an optimizer is new, or was built for these variables.
+
+    Raises:
+        ValueError: if it was built for others.
+    """
+    if not optimizer.built:
+        return
+    own = {id(v) for v in optimizer._trainable_variables}
+    if own != {id(v) for v in variables}:
+        raise ValueError(
+            f"`{role}_optimizer` has trained other variables: those of another model, "
+            "or before layers were frozen. Pass a new optimizer."
+        )
+
+
+def load_all_or_nothing(optimizer):
+    """Make loading a state that does not fit an error; Keras warns and starts anew."""
+    load = optimizer.load_own_variables
+
+    def load_own_variables(store):
+        if len(store.keys()) != len(optimizer.variables):
+            raise ValueError(
+                f"The state of optimizer '{optimizer.name}' does not fit: "
+                f"{len(store.keys())} variables are saved, it has "
+                f"{len(optimizer.variables)}. Compile the model as it was compiled "
+                "when it was saved."
+            )
+        load(store)
+
+    optimizer.load_own_variables = load_own_variables

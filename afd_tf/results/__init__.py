@@ -1,0 +1,1 @@
+"""Results: finished runs to tables, comparisons and charts. No TensorFlow."""

@@ -1,0 +1,1 @@
+"""The run directory: its files, settings and provenance. No TensorFlow."""

@@ -1,0 +1,254 @@
+"""The directory that holds all of one run, and nothing else.
+
+```
+config.gin            the configuration as parsed, written before training
+operative_config.gin  every parameter in use, defaults included
+metrics.csv           a row per epoch
+checkpoints/          the complete state at the last few steps saved; what data,
+                      networks and frozen source are; which commits of the
+                      code computed it; the lock
+logs/                 TensorBoard
+export/               exported networks
+analysis/             what afd-analyse found
+results.json          written once, when the run is finished
+```
+"""
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from afd_tf.files import held, read_json, read_text, write_text
+from afd_tf.runs import settings_text
+
+_ACCURACY = {"accuracy": float}
+# What is used of `results.json`.
+_RESULTS = {
+    "method": str,
+    "dataset": str,
+    "seed": int,
+    "epoch": int,
+    "networks": {str: {"accuracy": float, "loss": float, "parameters": int}},
+    "mean": _ACCURACY,
+    "ensemble": _ACCURACY,
+}
+
+# Where a run computes, where its data lies and how often it is saved may change
+# between two starts.
+LOCATION = (
+    "train.data_dir",
+    "train.strategy",
+    "train.workers",
+    "train.task",
+    "train.tensorboard",
+    "train.keep",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+)
+
+
+class RunDirectory:
+    """Paths and state of one run.
+
+    Args:
+        path: str or path; need not exist.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.gin"
+        self.operative_config = self.path / "operative_config.gin"
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.dataset = self.checkpoints / "dataset.json"
+        self.networks = self.checkpoints / "networks.json"
+        self.source = self.checkpoints / "source.json"
+        self.commits = self.checkpoints / "commits.json"
+        self.lock = self.checkpoints / "lock"
+        self.logs = self.path / "logs"
+        self.export = self.path / "export"
+        self.results = self.path / "results.json"
+
+    def check(self, config):
+        """Check that this directory can hold the run of a configuration.
+
+        Args:
+            config: str, the run's configuration in gin syntax.
+
+        Raises:
+            ValueError: if the directory holds another configuration (the differing
+                settings are listed) or files of something else, is not writable, or
+                another process trains in it.
+        """
+        try:
+            self._check(config)
+            with self._locked(create=False):
+                pass
+        except PermissionError as error:
+            raise self._error("a directory that can be written", str(error)) from error
+
+    def _check(self, config):
+        if self.path.exists() and not self.path.is_dir():
+            raise self._error("a directory", "is a file")
+        if not self.config.exists():
+            strangers = self._strangers()
+            if strangers:
+                raise self._error(
+                    "a new, empty or earlier run's directory",
+                    f"holds {strangers[0]!r} and no config.gin",
+                )
+        else:
+            differences = settings_text.differences(
+                self.read_config(), config, ignore=LOCATION
+            )
+            if differences:
+                raise self._error(
+                    "a directory of its own for each configuration",
+                    f"has another configuration: {_first(differences)}",
+                )
+        self._check_writable()
+
+    @contextlib.contextmanager
+    def _locked(self, create=True):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.lock, create))
+            except BlockingIOError as error:
+                raise self._error(
+                    "a directory in which no other process trains",
+                    f"{error} trains in at the moment",
+                ) from error
+            yield
+
+    def _strangers(self):
+        if not self.path.exists():
+            return []
+        names = sorted(path.name for path in self.path.iterdir())
+        return [name for name in names if not name.startswith(".tmp-")]
+
+    def _check_writable(self):
+        # The nearest folder that exists, so that a refusal leaves nothing behind.
+        folder = self.path.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise self._error(
+                "a directory that can be written",
+                f"would be in {folder} ({error.strerror})",
+            ) from error
+
+    def _error(self, expected, received, hint="Choose another --workdir."):
+        return ValueError(
+            f"Invalid value for argument `workdir`. Expected {expected}. "
+            f"Received: workdir={str(self.path)!r}, which {received}. {hint}"
+        )
+
+    def require(self):
+        """Check that this is the directory of a run that was started.
+
+        Raises:
+            ValueError: if it has no config.gin.
+        """
+        if not self.config.is_file():
+            raise ValueError(
+                "Invalid value for argument `workdir`. Expected the directory of a "
+                f"run, with a config.gin. Received: workdir={str(self.path)!r}."
+            )
+
+    @contextlib.contextmanager
+    def started(self, config):
+        """Make the directory, with `config.gin` as its first file.
+
+        If training fails before anything was saved, what was written is removed again:
+        there is nothing to go on from.
+
+        Args:
+            config: str, gin text.
+
+        Raises:
+            ValueError: if it cannot be written, or another process trains in it.
+        """
+        absent = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        with contextlib.ExitStack() as stack:
+            with self.writing():
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(self._locked())
+            try:
+                with self.writing():
+                    if not self.config.exists():
+                        write_text(self.config, config)
+                yield
+            except BaseException:
+                if not any(self.checkpoints.glob("*.index")):
+                    self._discard(absent)
+                raise
+
+    @contextlib.contextmanager
+    def writing(self, hint="Choose another --workdir."):
+        """Say in words that a file of the run cannot be written.
+
+        Args:
+            hint: str, what to do.
+
+        Raises:
+            ValueError: in place of OSError.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise self._error(
+                "a directory that can be written", str(error), hint
+            ) from error
+
+    def _discard(self, absent):
+        for folder in (self.checkpoints, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.config, self.operative_config, self.metrics):
+            file.unlink(missing_ok=True)
+        for folder in absent:
+            # Stays if somebody else has put something there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def read_config(self):
+        """Return the run's configuration as text.
+
+        Raises:
+            ValueError: if there is none, or it is damaged.
+        """
+        return read_text(self.config, "configuration")
+
+    def read_results(self):
+        """Return the finished run's results.
+
+        Raises:
+            ValueError: if there are none, or they are damaged.
+        """
+        return read_json(self.results, _RESULTS, "results")
+
+    def read_record(self, path, shape):
+        """Return what a run writes down when it begins.
+
+        Args:
+            path: path of one of its files, in JSON.
+            shape: what is expected in it, see `afd_tf.files.read_json`.
+
+        Raises:
+            ValueError: if there is none, or it is damaged.
+        """
+        if not path.is_file():
+            raise ValueError(
+                "Invalid value for argument `workdir`. Expected a run that has begun. "
+                f"Received: workdir={str(self.path)!r}, without {path.name}."
+            )
+        return read_json(path, shape, "record")
+
+
+def _first(differences, count=8):
+    shown = [text if len(text) <= 200 else f"{text[:200]}..." for text in differences]
+    more = f"; and {len(shown) - count} more" if len(shown) > count else ""
+    return "; ".join(shown[:count]) + more

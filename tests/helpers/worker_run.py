@@ -1,0 +1,185 @@
+"""Small runs of several worker processes; started as a program, one such worker."""
+
+import functools
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings(normalization=False):
+    """Return arguments of `train` whose runs do not depend on the replicas.
+
+    Args:
+        normalization: False or "sync".
+    """
+    import small_runs
+
+    options = {"normalization": normalization, "dropout": 0.0}
+    return {
+        "networks": [
+            functools.partial(small_runs.small, **options),
+            functools.partial(small_runs.large, **options),
+        ],
+        "method": "afd",
+        "method_options": {
+            "discriminator_channels": (4,),
+            "discriminator_normalization": {True: "batch", False: "none"}.get(
+                normalization, normalization
+            ),
+        },
+    }
+
+
+def after_step(task, chosen, epoch, step, number):
+    """Let a signal come to one worker after a step."""
+    from afd_tf.training.callbacks.nonfinite import StopOnNonFinite
+
+    happening = StopOnNonFinite.on_train_batch_end
+
+    def hook(self, batch, logs=None):
+        happening(self, batch, logs)
+        if logs and (self._epoch, batch + 1) == (epoch, step):
+            signal.raise_signal(number)
+
+    if task == chosen:
+        StopOnNonFinite.on_train_batch_end = hook
+
+
+terminate_the_second = functools.partial(
+    after_step, chosen=1, epoch=1, step=2, number=signal.SIGTERM
+)
+kill_the_second = functools.partial(
+    after_step, chosen=1, epoch=1, step=2, number=signal.SIGKILL
+)
+kill_the_chief = functools.partial(
+    after_step, chosen=0, epoch=1, step=2, number=signal.SIGKILL
+)
+
+
+def spoil_a_batch_of_the_second(task):
+    """Let the second worker's own rows of step 3 be NaN."""
+    from afd_tf.data import pipelines
+
+    happening = pipelines._with_shares
+
+    def hook(make):
+        dataset = happening(make)
+        share_of = dataset.share_of
+
+        def spoiled(*share):
+            def spoil(number, batch):
+                images, labels = batch
+                # Training only: an evaluation has two batches here.
+                bad = tf.equal(number, 2)
+                return tf.where(bad, float("nan"), images), labels
+
+            return share_of(*share).enumerate().map(spoil)
+
+        dataset.share_of = spoiled
+        return dataset
+
+    import tensorflow as tf
+
+    if task == 1:
+        pipelines._with_shares = hook
+
+
+def hide_checkpoints_from_the_second(task):
+    """Let the second worker look for checkpoints on a disk of its own."""
+    from afd_tf.training.checkpoints import Checkpoints
+
+    happening = Checkpoints.path
+    if task == 1:
+        Checkpoints.path = lambda self, position: (
+            self.directory / "elsewhere" / happening(self, position).name
+        )
+
+
+def give_the_second_another_seed(task):
+    from afd_tf import training
+    from afd_tf.training.experiment import train
+
+    if task == 1:
+        training.train = lambda workdir, **given: train(workdir, **given, seed=7)
+
+
+def environment():
+    """Return the environment of a worker."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {
+        **{k: v for k, v in os.environ.items() if k != "TF_CONFIG"},
+        "PYTHONPATH": path,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def start(workdir, ports, normalization=False, prepare=None, **changes):
+    """Start the workers of a run.
+
+    Args:
+        workdir: path; beside it their output is kept, in `<name>-<task>.txt`.
+        ports: list of int, one for each.
+        normalization: see `settings`.
+        prepare: str `module:function` of tests, called first in each with its task.
+        **changes: arguments of `train` that JSON can hold.
+
+    Returns:
+        List of `subprocess.Popen`.
+    """
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+    processes = []
+    for task in range(len(ports)):
+        cluster = {"strategy": "multi_worker", "workers": addresses, "task": task}
+        arguments = [str(workdir), normalization, prepare, {**changes, **cluster}]
+        with open(output_path(workdir, task), "w") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, __file__, json.dumps(arguments)],
+                    env=environment(),
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return processes
+
+
+def output_path(workdir, task):
+    return workdir.with_name(f"{workdir.name}-{task}.txt")
+
+
+def output(workdir, task):
+    """Return what a worker wrote."""
+    return output_path(workdir, task).read_text()
+
+
+def main(workdir, normalization, prepare, changes):
+    import small_runs
+
+    from afd_tf import training
+    from afd_tf.cli import command
+
+    if prepare:
+        module, _, function = prepare.partition(":")
+        getattr(importlib.import_module(module), function)(changes["task"])
+    arguments = {**settings(normalization), **changes}
+    try:
+        training.train(workdir, **small_runs.arguments(**arguments))
+    except KeyboardInterrupt as error:
+        return 128 + getattr(error, "signal", 2)
+    except Exception as error:
+        if not command.is_mistake(error):
+            raise
+        print(f"mistake: {error}", file=sys.stderr)
+        return getattr(error, "exit_status", 2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*json.loads(sys.argv[1])))

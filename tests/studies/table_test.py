@@ -1,0 +1,111 @@
+"""A table of the paper by one command, interrupted and continued."""
+
+import csv
+import io
+import signal
+
+import numpy as np
+import pytest
+from prepared_sets import prepare
+from reproducing import interrupt, reproduce, write_run
+from reproducing import results as finished_results
+from reproduction import cells
+from reproduction.runs import Run
+
+from afd_tf.cli import results
+from afd_tf.results.comparison import compare
+
+CELLS = {
+    "resnet8_wrn10_2_vanilla": ["resnet8", "wrn10_2"],
+    "resnet8_wrn10_2_dml": ["resnet8", "wrn10_2"],
+    "resnet8_wrn10_2_afd": ["resnet8", "wrn10_2"],
+    "resnet8_from_wrn10_2_kd": ["resnet8"],
+}
+
+
+def write_data(root):
+    """Write 60 small training images of each of 100 classes, each class of a colour."""
+    colors = np.random.RandomState(0).randint(0, 256, (100, 1, 1, 3))
+
+    def images(count):
+        noise = np.random.RandomState(count).randint(-40, 40, (count, 32, 32, 3))
+        for index in range(count):
+            image = np.clip(colors[index % 100] + noise[index], 0, 255)
+            yield {"image": image.astype(np.uint8), "label": index % 100}
+
+    prepare(
+        root,
+        "cifar100",
+        (32, 32, 3),
+        classes=[f"class {number}" for number in range(100)],
+        train=list(images(6000)),
+        test=list(images(200)),
+    )
+
+
+@pytest.mark.slow
+def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, capsys):
+    write_data(tmp_path / "data")
+    command = ["--table=4", "--scale=reduced", "--seeds=3", "--epochs=1", "--jobs=2"]
+    command.append(f"--data_dir={tmp_path / 'data'}")
+    runs = tmp_path / "runs" / "reduced_1_epochs"
+
+    # It learns from the first run to end.
+    begun = (runs / "resnet8_from_wrn10_2_kd/seed_0/config.gin").exists
+    errors = interrupt(reproduce(tmp_path, *command), begun, signal.SIGINT)
+    assert f"Continue with: tools/reproduce {' '.join(command)}" in errors
+    done = {path.parent for path in runs.rglob("results.json")}
+    assert 0 < len(done) < 12
+    before = {path: (path / "results.json").read_bytes() for path in done}
+
+    resumed = reproduce(tmp_path, *command)
+    output, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors
+    for path, content in before.items():
+        assert (path / "results.json").read_bytes() == content
+        assert f"{path.parent.name}/{path.name}: starts" not in output
+    assert "cifar100, 60 training images per class, 1 epoch, batches of 128" in output
+
+    [(_, rows)] = compare([runs]).tables
+    found = {}
+    for row in rows:
+        assert list(row.accuracies) == [0, 1, 2]
+        name = row.configuration.rpartition("/")[2]
+        found.setdefault(name, []).append(row.network)
+    assert found == {name: [*n, "mean", "ensemble"] for name, n in CELLS.items()}
+    # The colours are learned: 200 images of 100 classes would give one percent.
+    assert min(row.accuracies[0] for row in rows if row.network == "wrn10_2") > 0.02
+
+    capsys.readouterr()
+    assert results.main([str(runs), "--format=csv", "--over=dml"]) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    gains = {
+        row["configuration"].rpartition("/")[2] for row in table if row["gain_dml"]
+    }
+    assert gains == {"resnet8_wrn10_2_vanilla", "resnet8_wrn10_2_afd"}
+
+
+def test_cells_with_another_file_are_other_configurations(tmp_path, capsys):
+    names = ["resnet32x2_vanilla", "resnet32x2_afd"]
+    afd, vanilla = cells.paper_cells(3, names=names)
+    more = vanilla.varied(["protocols/decay_5e-4"])
+    for cell, accuracy in ((vanilla, 0.5), (more, 0.55), (afd, 0.65)):
+        own = {"accuracy": accuracy, "method": cell.setting("method")}
+        for seed in (0, 1):
+            content = finished_results("resnet32", "resnet32_2", seed=seed, **own)
+            write_run(Run(cell, seed, tmp_path), content)
+    over = (vanilla.name, more.name)
+    arguments = [str(tmp_path), "--format=csv", f"--over={','.join(over)}"]
+    assert results.main(arguments) == 0
+    gains = {
+        row["configuration"].rpartition("/")[2]: tuple(
+            row[f"gain_{name}"] and round(float(row[f"gain_{name}"])) for name in over
+        )
+        for row in csv.DictReader(io.StringIO(capsys.readouterr().out))
+    }
+    assert gains == {vanilla.name: ("", ""), more.name: (5, ""), afd.name: (15, 10)}
+    # By the method alone it would not be known which is meant.
+    assert results.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{more.name}" in shown
+    assert "over vanilla" not in shown.splitlines()[2]

@@ -1,0 +1,42 @@
+"""A network that Keras cannot describe trains, and its export says what to do."""
+
+import json
+
+import keras
+import pytest
+import small_runs
+
+from afd_tf.runs.run_directory import RunDirectory
+from afd_tf.training.restoring import restore_network
+
+
+class Undescribed(keras.layers.Layer):
+    """Takes what JSON cannot hold and has no `get_config`."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function = function
+
+    def call(self, x):
+        return self._function(x)
+
+
+def own(num_classes, input_shape):
+    network = small_runs.small(num_classes, input_shape)
+    logits = Undescribed(lambda x: 2 * x)(network.output)
+    return keras.Model(network.input, logits, name="own")
+
+
+def test_a_network_that_cannot_be_described_is_refused_by_export_alone(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(NotImplementedError):
+        keras.saving.serialize_keras_object(own(10, (16, 16, 1)))
+    results = small_runs.train(run.path, networks=[small_runs.small, own], epochs=1)
+    assert set(results["networks"]) == {"small", "own"}
+    described = json.loads(run.networks.read_text())
+    assert described["own"] is None
+    assert described["small"] is not None
+
+    assert restore_network(run, "small")[1] == "small"
+    with pytest.raises(ValueError, match=r"'own'.*without get_config\(\)"):
+        restore_network(run, "own")

@@ -1,0 +1,299 @@
+"""Disks that are damaged, full or read-only."""
+
+import contextlib
+import os
+import random
+import resource
+import subprocess
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small_runs
+from privileges import without_privileges
+
+from afd_tf.training.callbacks import metrics_file, tensorboard
+from afd_tf.training.callbacks.progress import Progress
+from afd_tf.training.checkpoints import Checkpoints, Position
+
+
+def some_values(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "network/a/0/kernel": rng.normal(size=(40, 50)).astype("float32"),
+        "network/a/1/bias": rng.normal(size=7).astype("float32"),
+        "optimizer/0/iterations": np.int64(seed),
+    }
+
+
+def two_checkpoints(folder):
+    checkpoints = Checkpoints(folder)
+    for epoch in (1, 2):
+        checkpoints.save(Position(epoch), some_values(epoch), {"rows": [epoch]})
+    return checkpoints
+
+
+def assert_is(found, epoch):
+    assert found.position == Position(epoch)
+    assert found.record == {"rows": [epoch]}
+    small_runs.assert_same_values(found.values, some_values(epoch))
+
+
+def damaged(checkpoints, suffix):
+    """Return the path of a file of the newest checkpoint."""
+    path = checkpoints.path(checkpoints.positions()[-1])
+    return path.with_name(f"{path.name}{suffix}")
+
+
+SUFFIXES = (".data-00000-of-00001", ".index")
+
+
+# Damaged checkpoints
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_flipped_bit_anywhere_is_found_or_does_no_harm(tmp_path, suffix):
+    checkpoints = two_checkpoints(tmp_path)
+    path = damaged(checkpoints, suffix)
+    whole = path.read_bytes()
+    choose = random.Random(0)
+    places = {0, len(whole) - 1, *choose.sample(range(len(whole)), 80)}
+    passed_over = 0
+    for place in sorted(places):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << choose.randrange(8)
+        path.write_bytes(flipped)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = checkpoints.newest()
+        if found.position == Position(2):
+            assert_is(found, 2)
+        else:
+            assert_is(found, 1)
+            assert str(checkpoints.path(Position(2))) in str(caught[0].message)
+            passed_over += 1
+    assert passed_over >= (len(places) - 4 if suffix != ".index" else 40)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("length", [0, 1, 100, -1, None])
+def test_a_truncated_or_lost_file_is_found(tmp_path, suffix, length):
+    checkpoints = two_checkpoints(tmp_path)
+    path = damaged(checkpoints, suffix)
+    if length is None:
+        path.unlink()
+        without_index = suffix == ".index"
+        expected = contextlib.nullcontext() if without_index else named(checkpoints)
+    else:
+        path.write_bytes(path.read_bytes()[:length])
+        expected = named(checkpoints)
+    with expected:
+        assert_is(checkpoints.newest(), 1)
+
+
+def named(checkpoints):
+    return pytest.warns(
+        UserWarning, match=f"{checkpoints.path(Position(2))} is damaged"
+    )
+
+
+def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
+    checkpoints = two_checkpoints(tmp_path)
+    for path in tmp_path.glob("*.data-*"):
+        path.write_bytes(path.read_bytes()[:-50])
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(ValueError, match="all 2 are damaged"),
+    ):
+        checkpoints.newest()
+
+
+def interrupt_after(monkeypatch, epoch, step):
+    done = Progress.on_train_batch_end
+
+    def interrupt(self, batch, logs=None):
+        done(self, batch, logs)
+        if (self._epoch, batch + 1) == (epoch, step):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "on_train_batch_end", interrupt)
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path, monkeypatch):
+    same = {"checkpoint_steps": 1, "keep": 2}
+    small_runs.train(tmp_path / "straight", **same)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1, 4)
+        with pytest.raises(KeyboardInterrupt):
+            small_runs.train(tmp_path / "run", **same)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert checkpoints.positions() == [Position(1, 2), Position(1, 3)]
+    path = damaged(checkpoints, SUFFIXES[0])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=r"epoch-0001-step-000003 is damaged"):
+        small_runs.train(tmp_path / "run", **same)
+    a, b = (small_runs.checkpoint_values(tmp_path / n) for n in ("straight", "run"))
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        np.testing.assert_allclose(value, b[key], rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+# Disks
+
+
+@contextlib.contextmanager
+def no_file_above(size):
+    """Let writing beyond a size fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def small_disk(path, size):
+    """Mount a file system of its own that is soon full."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small disk needs privileges")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_as_they_are(tmp_path):
+    checkpoints = two_checkpoints(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with no_file_above(5000), pytest.raises(OSError, match="File too large"):
+        checkpoints.save(Position(3), some_values(3), {})
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert_is(checkpoints.newest(), 2)
+
+
+def test_a_failure_at_the_last_moment_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    checkpoints = two_checkpoints(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def replace(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(Position(3), some_values(3), {})
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def written(warnings):
+    texts = [str(warning.message) for warning in warnings]
+    return [text for text in texts if "could not be written" in text]
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
+    save, number = Checkpoints.save, 0
+
+    def save_on_a_full_disk(self, *arguments):
+        nonlocal number
+        number += 1
+        with no_file_above(2000) if number in (2, 3) else contextlib.nullcontext():
+            save(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", save_on_a_full_disk)
+    with pytest.warns(UserWarning, match="could not be written") as caught:
+        small_runs.train(tmp_path / "run", checkpoint_steps=2)
+    messages = written(caught)
+    assert len(messages) == 2
+    assert "That of epoch 0 and 2 steps is kept. Training goes on." in messages[0]
+    assert Checkpoints(tmp_path / "run" / "checkpoints").positions() == [
+        Position(1, 2),
+        Position(1, 4),
+        Position(2),
+    ]
+
+
+def test_a_real_full_disk_stops_no_training(tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "400k"):
+        done = Progress.on_train_batch_end
+
+        def fill(self, batch, logs=None):
+            done(self, batch, logs)
+            if (self._epoch, batch) == (1, 2):
+                with contextlib.suppress(OSError):
+                    (disk / "filling").write_bytes(bytes(2**20))
+
+        monkeypatch.setattr(Progress, "on_train_batch_end", fill)
+        with (
+            pytest.warns(UserWarning, match="could not be written") as caught,
+            pytest.raises(ValueError, match=r"No space left.*writes the rest"),
+        ):
+            small_runs.train(disk / "run", tensorboard=True)
+        messages = "\n".join(written(caught))
+        for part in ("metrics.csv", "That of epoch 1 is kept"):
+            assert part in messages
+        (disk / "filling").unlink()
+        monkeypatch.undo()
+        results = small_runs.train(disk / "run", tensorboard=True)
+        assert results["epoch"] == 2
+        assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]
+
+
+def test_metrics_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
+    file = metrics_file.MetricsFile(tmp_path / "metrics.csv", 5, {})
+    file.set_model(SimpleNamespace(optimizer=None))
+    file.on_train_begin()
+    with no_file_above(10), pytest.warns(UserWarning, match="rows are kept"):
+        file.on_epoch_end(0, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+    file.on_epoch_end(1, {"loss": 0.5})
+    assert [row["loss"] for row in small_runs.rows(tmp_path)] == ["1.0", "0.5"]
+
+
+def test_training_goes_on_without_tensorboard_that_cannot_be_written(tmp_path):
+    board = tensorboard.TensorBoard(tmp_path, 5, 64, "a = 1\n")
+    board.set_model(SimpleNamespace(optimizer=None, network_names=[]))
+    board.on_train_begin()
+    board.on_epoch_begin(0)
+    with no_file_above(10), pytest.warns(UserWarning, match="large. Training goes on"):
+        board.on_epoch_end(0, {"loss": 1.0})
+    # Said once: warnings are errors here.
+    board.on_epoch_begin(1)
+    board.on_epoch_end(1, {"loss": 1.0})
+    board.on_train_end()
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """Let nobody write into a folder, not even root."""
+    user = os.geteuid()
+    for part in (folder, *folder.parents):
+        if part.stat().st_uid == user and part.name.startswith(("pytest", "test_")):
+            part.chmod(0o755)
+    folder.chmod(0o555)
+    try:
+        with without_privileges():
+            yield
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_directory_that_became_read_only_keeps_its_checkpoints(tmp_path):
+    checkpoints = two_checkpoints(tmp_path)
+    with read_only(tmp_path), pytest.raises(OSError, match="Permission denied"):
+        checkpoints.save(Position(3), some_values(3), {})
+    assert checkpoints.positions() == [Position(1), Position(2)]
+    assert_is(checkpoints.newest(), 2)
+
+
+def test_a_disk_without_room_for_the_first_file_is_refused(tmp_path):
+    with no_file_above(0), pytest.raises(ValueError, match="can be written"):
+        small_runs.train(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
