@@ -1,13 +1,10 @@
 """The discriminator of feature maps (paper, E2 and E3)."""
 
-from functools import partial
-
 import keras
 
 from afd_tf.networks.architectures.blocks import leaky_relu
 from afd_tf.networks.layers.batch_statistics import make_batch_statistics_normalization
 from afd_tf.networks.layers.normalization import check_kind
-from afd_tf.networks.layers.small_map_convolution import SmallMapConvolution
 
 _SLOPE = 0.2
 
@@ -60,13 +57,11 @@ def discriminator(
         )
     x = feature_map = keras.Input(map_shape, name="feature_map")
     for block, filters in enumerate(channels, start=1):
-        if max(x.shape[1:3]) > 2:
-            convolution = partial(keras.layers.Conv2D, strides=2, padding="same")
-        else:
-            convolution = SmallMapConvolution
-        x = convolution(
+        x = keras.layers.Conv2D(
             filters,
             3,
+            strides=2 if max(x.shape[1:3]) > 2 else 1,
+            padding="same",
             use_bias=normalization == "none",
             kernel_initializer=keras.initializers.VarianceScaling(
                 scale=2.0 / (1.0 + _SLOPE**2), distribution="untruncated_normal"

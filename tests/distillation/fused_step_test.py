@@ -17,7 +17,6 @@ from afd_tf.networks.layers.normalization import (
     FusedBatchNormalization,
     with_stock_normalization,
 )
-from afd_tf.networks.layers.small_map_convolution import SmallMapConvolution
 
 SHAPE, CLASSES, BATCH, STEPS = (16, 16, 3), 10, 4, 3
 MOMENTUM = 0.9
@@ -139,9 +138,7 @@ def stock_discriminator(judge):
     def clone(layer):
         if isinstance(layer, BatchStatisticsNormalization):
             return keras.layers.BatchNormalization(epsilon=1e-5, name=layer.name)
-        small = isinstance(layer, SmallMapConvolution)
-        kind = keras.layers.Conv2D if small else type(layer)
-        return kind.from_config(layer.get_config())
+        return type(layer).from_config(layer.get_config())
 
     copy = keras.models.clone_model(judge, clone_function=clone)
     for own, other in zip(
