@@ -134,6 +134,29 @@ class Method:
         """Whether discriminators take part."""
         return bool(self.feature and self.feature.adversarial)
 
+    def parts(self, with_source=False):
+        """Return what a run of this method has, as `results.json` records it.
+
+        Args:
+            with_source: bool, whether the networks learn from a frozen source.
+
+        Returns:
+            dict: "kl", "maps" (a feature-map-based loss), "feature_update" (an update
+            of its own for it), "discriminators", "source": bool; "branches": int or
+            None; "objective": str or None, methods of one objective have one set of
+            options.
+        """
+        feature = self.feature
+        return {
+            "kl": self.kl,
+            "maps": feature is not None,
+            "feature_update": feature is not None and not feature.joins_logit_loss,
+            "discriminators": self.adversarial,
+            "source": with_source,
+            "branches": self.branches,
+            "objective": type(feature).__name__ if feature else None,
+        }
+
     def get_config(self):
         feature = self.feature and keras.saving.serialize_keras_object(self.feature)
         return {**vars(self), "feature": feature}

@@ -57,6 +57,7 @@ def make_results(
     return {
         "schema": SCHEMA,
         "method": method,
+        "parts": distiller.method.parts(source is not None),
         "dataset": dataset,
         "seed": int(seed),
         "epoch": int(epoch),
