@@ -1,17 +1,31 @@
 """The model that trains several networks together."""
 
+import contextlib
+
 import keras
+from keras import ops
 
 from afd_tf import methods
-from afd_tf.distillation import building, evaluation, exchange, frozen
-from afd_tf.distillation.pretraining import Pretraining
+from afd_tf.devices.model import DistributedModel
+from afd_tf.distillation import evaluation, inputs, optimizers
+from afd_tf.distillation.callbacks import TrainingLength, check_rates, with_own
+from afd_tf.distillation.compile_options import (
+    CompileOptions,
+    build_step,
+    check_variables,
+)
+from afd_tf.distillation.exchange import build_exchange
+from afd_tf.distillation.metrics import Meters
+from afd_tf.distillation.objectives import LossWeights
+from afd_tf.distillation.phases import check_unchanged
+from afd_tf.distillation.pretraining import pretrain
 from afd_tf.distillation.summary import summarize
-from afd_tf.errors import lookup
+from afd_tf.errors import InvalidValue, choice, number
 from afd_tf.networks.tap import tap as tap_network
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
-class OnlineDistiller(Pretraining):
+class OnlineDistiller(DistributedModel):
     """Train image classifiers together so that each learns from the others.
 
     One step makes the logit-based update of all networks (E1), then updates all
@@ -25,7 +39,7 @@ class OnlineDistiller(Pretraining):
             makes branches of it.
         method: str (see `afd_tf.methods.names()`) or `afd_tf.methods.Method`. Default
             "afd".
-        topology: "cycle" (the source of network k is network k-1) or "all_pairs";
+        topology: "cycle" (network k learns from network k-1) or "all_pairs";
             "from_source" with a `source`. Default None: "cycle", or "from_source".
         source: keras.Model, a classifier that is trained already: every network learns
             from it alone. It computes in inference mode, never changes and is no part
@@ -39,9 +53,9 @@ class OnlineDistiller(Pretraining):
         kl_weight: float >= 0, factor on the KL term of E1. Default 1.
         feature_weight: float >= 0, factor on the feature-map-based loss. Default 1.
         kl_topology: topology of the KL term alone. Default None: `topology`.
-        forward: "shared" (default): E1 and E3 share one forward pass, both gradients
-            are taken at the weights before the logit update. "fresh": maps are computed
-            again after the logit update, the literal order of the paper.
+        forward: "shared" (default): both losses come from one forward pass, as in the
+            paper; E1 and E3 are differentiated at the weights before the logit update.
+            "fresh": maps are computed again after the logit update.
         ensemble: "probabilities" (default: mean of softmax outputs) or "logits"
             (softmax of the mean of logits). Method "one": always that of its gate.
         checkpointing: False (default), True, or an int >= 2, how many segments a
@@ -67,6 +81,9 @@ class OnlineDistiller(Pretraining):
     ```
     """
 
+    _step = _meters = _options = None
+    _evaluating = False
+
     def __init__(
         self,
         networks,
@@ -88,79 +105,115 @@ class OnlineDistiller(Pretraining):
         name="online_distiller",
         **kwargs,
     ):
-        method = methods.get(method)
-        building.check_source(method, source)
-        networks = building.check_networks(networks, method, source)
-        lookup("forward", forward, {"shared": None, "fresh": None})
-        lookup("ensemble", ensemble, evaluation.ENSEMBLES)
-        temperature = building.check_number("temperature", temperature, positive=True)
-        kl_weight = building.check_number("kl_weight", kl_weight)
-        feature_weight = building.check_number("feature_weight", feature_weight)
-        alone = source is not None or bool(method.branches)
-        topology = exchange.choose_topology(topology, kl_topology, alone)
-        networks, branched = building.spread(networks, method, checkpointing)
-        network_names = building.unique_names(networks, names)
-        layers = building.tap_names(tap, len(networks), source is not None)
-        taps = building.tap_all(
-            networks, layers, lambda n, layer: tap_network(n, layer, checkpointing)
-        )
-        shape, classes = taps[0].input_shape, taps[0].num_classes
-        frozen_source = source and frozen.freeze(
-            source, layers[-1], method, shape, classes
-        )
-        wired, all_discriminators = exchange.wire(
-            method,
-            taps,
-            topology,
-            kl_topology,
-            transfers,
-            discriminators,
-            source=frozen_source,
-            branched=branched,
+        exchange = build_exchange(
+            networks,
+            methods.get(method),
+            topology=topology,
+            kl_topology=kl_topology,
+            source=source,
+            tap_layers=tap,
+            names=names,
+            checkpointing=checkpointing,
+            transfers=transfers,
+            discriminators=discriminators,
         )
         super().__init__(name=name, **kwargs)
-        self.method = method
-        self.topology = topology
+        # Not tracked by Keras, which saves what it tracks: taps share layers.
+        self._exchange = exchange
+        self._own_layers = {
+            "transfers": transfers and list(transfers),
+            "discriminators": discriminators and list(discriminators),
+        }
+        self.method = exchange.method
+        self.topology = exchange.topology
         self.kl_topology = kl_topology
-        self.temperature = temperature
-        self.kl_weight = kl_weight
-        self.feature_weight = feature_weight
-        self.forward = forward
-        self.ensemble = ensemble
+        self.forward = choice("forward", forward, ("shared", "fresh"))
+        self.ensemble = choice("ensemble", ensemble, evaluation.ENSEMBLES)
         self.checkpointing = checkpointing
-        self.network_names = network_names
-        self.num_classes = classes
-        self.networks = networks
+        self.network_names = list(exchange.names)
+        self.num_classes = exchange.num_classes
+        self.networks = list(exchange.networks)
         # Beside `networks`, whose trunk it shares: the gate is in it alone.
-        self.branched = branched and branched.joint
+        self.branched = exchange.branched and exchange.branched.joint
         self.source = source
-        self.transfers = [layer for layer in wired.transfers if layer is not None]
-        self.discriminators = all_discriminators
-        # Plain objects: Keras saves what it tracks; taps share layers with networks.
-        self._wiring = wired
-        self._own_layers = exchange.OwnLayers(
-            list(wired.transfers) if transfers is not None else None,
-            all_discriminators if discriminators is not None else None,
+        self.transfers = [layer for layer in exchange.transfers if layer is not None]
+        self.discriminators = list(exchange.discriminators)
+        self._weights_of_losses = LossWeights(
+            self._scalar(
+                "temperature", number("temperature", temperature, positive=True)
+            ),
+            self._scalar("kl_weight", number("kl_weight", kl_weight)),
+            self._scalar("feature_weight", number("feature_weight", feature_weight)),
         )
-        self.total_steps = self._counter("total_steps")
-        self.first_step = self._counter("first_step")
-        self.trained_steps = self._counter("trained_steps")
-        self._count_pretraining(self._counter)
+        # The schedules' length, the step at which it begins, and the steps so far.
+        self.total_steps = self._scalar("total_steps", 0, "int64")
+        self.first_step = self._scalar("first_step", 0, "int64")
+        self.trained_steps = self._scalar("trained_steps", 0, "int64")
+        self.pretrained_steps = None
+        if exchange.pretrained:
+            self.pretrained_steps = self._scalar("pretrained_steps", 0, "int64")
         self.built = True
 
-    def _counter(self, name):
+    def _scalar(self, name, value, dtype="float32"):
         return self.add_weight(
             name=name,
-            dtype="int64",
-            initializer="zeros",
+            dtype=dtype,
+            initializer=keras.initializers.Constant(value),
             trainable=False,
             aggregation="only_first_replica",
         )
 
     @property
+    def temperature(self):
+        """T of E1, a variable that the step reads; assign a number to change it."""
+        return self._weights_of_losses.temperature
+
+    @temperature.setter
+    def temperature(self, value):
+        self.temperature.assign(number("temperature", value, positive=True))
+
+    @property
+    def kl_weight(self):
+        """Factor on the KL term, a variable that the step reads; assign a number."""
+        return self._weights_of_losses.kl
+
+    @kl_weight.setter
+    def kl_weight(self, value):
+        self.kl_weight.assign(number("kl_weight", value))
+
+    @property
+    def feature_weight(self):
+        """Factor on the feature-map-based loss, a variable; assign a number."""
+        return self._weights_of_losses.feature
+
+    @feature_weight.setter
+    def feature_weight(self, value):
+        self.feature_weight.assign(number("feature_weight", value))
+
+    @property
     def taps(self):
-        """The networks' taps, a tuple of `afd_tf.networks.Tapped`."""
-        return self._wiring.taps
+        """The networks' taps, a tuple of `afd_tf.networks.Tapped`.
+
+        A method that needs no maps has none; they are made here when asked for.
+        """
+        if not self._exchange.taps:
+            pairs = zip(self.networks, self._exchange.tap_layers, strict=False)
+            return tuple(tap_network(network, layer) for network, layer in pairs)
+        return self._exchange.taps
+
+    @property
+    def phases(self):
+        """The compiled updates, or None before `compile`."""
+        return self._step and self._step.phases
+
+    @property
+    def metric_specs(self):
+        """What each metric is: dict from its name to `MetricSpec`; needs `compile`."""
+        return {spec.name: spec for spec in self._meters.specs}
+
+    @property
+    def metrics(self):
+        return self._meters.metrics(self._evaluating) if self._meters else []
 
     def call(self, inputs, training=False):
         """Return class probabilities.
@@ -186,32 +239,320 @@ class OnlineDistiller(Pretraining):
         Returns:
             List of float tensors `(batch, classes)`.
         """
-        branched = self._wiring.branched
-        if branched is not None:
-            return branched.forward(images, training)
-        return [network(images, training=training) for network in self.networks]
+        return self._exchange.logits(images, training)
+
+    def compile(
+        self,
+        optimizer=None,
+        loss=None,
+        metrics=None,
+        *,
+        feature_optimizer=None,
+        discriminator_optimizer=None,
+        logit_schedule="auto",
+        feature_schedule="auto",
+        discriminator_schedule="auto",
+        weight_decay="coupled",
+        logit_weight_decay=1e-4,
+        feature_weight_decay=1e-1,
+        discriminator_weight_decay=1e-1,
+        decay_normalization=True,
+        decay_bias=True,
+        label_smoothing=0.0,
+        placebo=False,
+        gradient_ratio_every=50,
+        total_steps=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile=False,
+    ):
+        """Set how to train; without arguments, as the paper does.
+
+        Args:
+            optimizer: keras optimizer for E1. Default: SGD 0.1, momentum 0.9.
+            loss: keras.losses.Loss from logits, its name, or a function
+                `(labels, logits) -> (batch,)`. Default: cross-entropy with integer
+                labels `(batch,)` or class probabilities `(batch, classes)`.
+            metrics: list of keras metrics, computed for each network's probabilities as
+                `{network}_{metric}`.
+            feature_optimizer: keras optimizer for E3 (extractors and transfer layers).
+                Default: Adam 2e-5.
+            discriminator_optimizer: keras optimizer for E2. Default: Adam 2e-5.
+            logit_schedule: name or object of `afd_tf.schedules`, or None for a constant
+                learning rate. "auto": x0.1 at 1/2 and 3/4 of training with the default
+                optimizer, None with one of yours.
+            feature_schedule: likewise; "auto" is x0.1 at 1/4 and 1/2.
+            discriminator_schedule: as `feature_schedule`.
+            weight_decay: "coupled" (L2 in the gradients), "decoupled" (Keras' own) or
+                "none".
+            logit_weight_decay: float >= 0. Default 1e-4.
+            feature_weight_decay: float >= 0. Default 0.1.
+            discriminator_weight_decay: float >= 0. Default 0.1.
+            decay_normalization: bool, whether gammas and betas decay. Default True.
+            decay_bias: bool, whether biases decay. Default True.
+            label_smoothing: float in [0, 1), for the default loss.
+            placebo: bool, replace each variable's gradient of the feature-map-based
+                loss by Gaussian noise of the same norm; weight decay stays. A control:
+                what it gains is not gained by the loss. An int >= 1 is the seed of the
+                noise, which is otherwise drawn from Keras' own. Default False.
+            gradient_ratio_every: int, steps between two computations of
+                `{network}_gradient_ratio`. Default 50.
+            total_steps: int, length of training for the schedules. Default None: each
+                call of `fit` is a training of its `epochs`.
+            run_eagerly: bool, as in Keras.
+            steps_per_execution: int, as in Keras.
+            jit_compile: bool, use XLA. Default False: on a CPU it is slower.
+
+        Raises:
+            ValueError: if arguments contradict each other; the message says which.
+        """
+        options = CompileOptions(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            feature_optimizer=feature_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            logit_schedule=logit_schedule,
+            feature_schedule=feature_schedule,
+            discriminator_schedule=discriminator_schedule,
+            weight_decay=weight_decay,
+            logit_weight_decay=logit_weight_decay,
+            feature_weight_decay=feature_weight_decay,
+            discriminator_weight_decay=discriminator_weight_decay,
+            decay_normalization=decay_normalization,
+            decay_bias=decay_bias,
+            label_smoothing=label_smoothing,
+            placebo=placebo,
+            gradient_ratio_every=gradient_ratio_every,
+            total_steps=total_steps,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+        )
+        with self.distribute_strategy.scope():
+            step = build_step(
+                self._exchange,
+                options,
+                self._weights_of_losses,
+                fresh=self.forward == "fresh",
+                before=self._step,
+            )
+            check_variables(self.trainable_variables, step.phases)
+            meters = Meters(
+                self._exchange,
+                self.ensemble,
+                step.objectives.classification_loss,
+                metrics,
+            )
+            super().compile(
+                optimizer=step.phases.logit.optimizer,
+                run_eagerly=run_eagerly,
+                steps_per_execution=steps_per_execution,
+                jit_compile=jit_compile is True,
+                auto_scale_loss=False,
+            )
+            # Attributes of their own, so that Keras saves them with the model, and a
+            # resumed run goes on with its noise.
+            feature, discriminator = step.phases.feature, step.phases.discriminator
+            self.feature_optimizer = feature and feature.optimizer
+            self.discriminator_optimizer = discriminator and discriminator.optimizer
+            self.placebo_seed = step.placebo
+            self._step, self._meters, self._options = step, meters, options
+            # An optimizer that goes on from an earlier compile knows how far it is.
+            done = step.phases.logit.inner_optimizer._iterations
+            self.trained_steps.assign(ops.cast(done, "int64"))
+            self.first_step.assign(0)
+            self.total_steps.assign(total_steps or 0)
+
+    def get_compile_config(self):
+        return self._options.serialize(self._step) if self.compiled else {}
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def train_step(self, data):
+        batch = inputs.batch_of(data, self._exchange)
+        inputs.warn_of_raw_pixels(batch.images, self.networks)
+        # Of our own: optimizers do not count a step that overflows, nor, where they
+        # accumulate gradients, each one.
+        step = self.trained_steps.value
+        for phase in self._step.phases:
+            phase.set_learning_rate(step - self.first_step, self.total_steps)
+        ratio_due = self._meters.ratio_due(step, self._options.gradient_ratio_every)
+        logits, values = self._step(batch, step, ratio_due)
+        self.trained_steps.assign_add(1)
+        self._meters.update_train(batch, logits, values)
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        batch = inputs.batch_of(data, self._exchange)
+        logits = evaluation.all_logits(self.logits, batch.images)
+        self._meters.update_test(batch, logits)
+        return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        check_unchanged(self.phases, self.trainable_variables)
+        if self.needs_pretraining:
+            raise InvalidValue(
+                f"Method '{self.method.name}' with a frozen source learns from a "
+                "paraphraser that is trained beforehand, and this one is not. Call "
+                "model.pretrain(train) before model.fit(train, ...)."
+            )
+        return super().make_train_function(force)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        *,
+        shuffle=True,
+        initial_epoch=0,
+        initial_step=0,
+        **arguments,
+    ):
+        """Train as `keras.Model.fit` does, with its arguments.
+
+        The number of steps ahead sets the schedules; a data set of `afd_tf.data` is
+        told the epoch. Beside Keras' arguments: `initial_step`, int, the step of the
+        first epoch to begin with.
+
+        Raises:
+            ValueError: if a label is out of range, images have another shape, the
+                length of training is unknown and a schedule needs it, or a callback
+                sets a learning rate that a schedule sets.
+        """
+        self._assert_compile_called("fit")
+        check_rates(callbacks, self.phases.logit)
+        fixed = self._options.total_steps is not None
+        length = TrainingLength(initial_epoch, x, fixed)
+        with inputs.readable_errors():
+            return super().fit(
+                x,
+                y=y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=with_own(callbacks, length, self._meters.specs, verbose),
+                shuffle=shuffle and inputs.can_shuffle(x),
+                initial_epoch=initial_epoch,
+                initial_step=initial_step,
+                **arguments,
+            )
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Evaluate as `keras.Model.evaluate` does, with its arguments.
+
+        Nothing but metrics changes: batch statistics, discriminators and optimizers are
+        not touched.
+        """
+        with self._evaluation():
+            return super().evaluate(x, *args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        with inputs.readable_errors():
+            return super().train_on_batch(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._evaluation():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _evaluation(self):
+        # Training metrics outlive an evaluation within `fit`, and each step returns
+        # exactly the metrics of its kind.
+        before, self._evaluating = self._evaluating, True
+        try:
+            with inputs.readable_errors():
+                yield
+        finally:
+            self._evaluating = before
+
+    @property
+    def needs_pretraining(self):
+        """Whether `pretrain` has to be called before `fit`."""
+        steps = self.pretrained_steps
+        return steps is not None and not int(ops.convert_to_numpy(steps))
+
+    def pretrain(self, x, epochs=None, optimizer=None, callbacks=(), verbose="auto"):
+        """Train what the method needs beforehand: FT's paraphraser on a frozen source.
+
+        Networks, the source and optimizers are not touched.
+
+        Args:
+            x: data set of `(images, ...)` batches; the rest of a batch is not used.
+            epochs: int >= 1. Default None: the method's, see `afd_tf.methods.Factor`.
+            optimizer: keras optimizer. Default None: Adam 1e-3.
+            callbacks: keras callbacks.
+            verbose: as in `fit`.
+
+        Returns:
+            keras.callbacks.History with "loss", the reconstruction error per element.
+
+        Raises:
+            ValueError: if the method has nothing to train beforehand.
+        """
+        if self.pretrained_steps is None:
+            without = "" if self.source is not None else " without a frozen source"
+            raise InvalidValue(
+                f"Method '{self.method.name}' has nothing to train beforehand{without}."
+                " Received: a call of `pretrain`. Call `fit` at once."
+            )
+        history, steps = pretrain(
+            self._exchange,
+            self.distribute_strategy,
+            x,
+            epochs,
+            optimizer,
+            callbacks,
+            verbose,
+        )
+        self.pretrained_steps.assign_add(steps)
+        return history
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Load weights as `keras.Model.load_weights` does, with its arguments.
+
+        Raises:
+            ValueError: if an optimizer's state does not fit; Keras would begin it anew.
+        """
+        with optimizers.state_fits(filepath, skip_mismatch):
+            super().load_weights(filepath, skip_mismatch, **kwargs)
 
     def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
         """Print networks, taps, the layers between them and the optimizers."""
         del line_length, positions, kwargs
-        (print_fn or print)(summarize(self))
+        temperature = float(ops.convert_to_numpy(self.temperature))
+        settings = f"forward {self.forward}, temperature {temperature:g}"
+        text = summarize(self.name, self._exchange, settings, self.phases or ())
+        (print_fn or print)(text)
 
     def get_config(self):
-        own = self._own_layers
-        options = (
-            *("method", "topology", "temperature", "kl_weight", "feature_weight"),
-            *("kl_topology", "forward", "ensemble", "checkpointing", "source"),
-        )
-        config = {name: getattr(self, name) for name in options}
-        branched = self._wiring.branched is not None
-        config["networks"] = list(self.networks[:1] if branched else self.networks)
-        config["names"] = list(self.network_names)
-        config["tap"] = [tap.layer_name for tap in self.taps]
-        if self.source is not None:
-            tap = self._wiring.source.tap
-            config["tap"].append(tap and tap.layer_name)
-        config["discriminators"] = own.discriminators
-        config["transfers"] = own.transfers
+        exchange = self._exchange
+        branched = exchange.branched is not None
+        taps = [t.layer_name for t in exchange.taps] or list(exchange.tap_layers)
+        if exchange.taps and exchange.source is not None:
+            tap = exchange.source.tap
+            taps.append(tap and tap.layer_name)
+        config = {
+            "networks": list(self.networks[:1] if branched else self.networks),
+            "method": self.method,
+            "topology": self.topology,
+            "source": self.source,
+            "tap": taps,
+            "names": list(self.network_names),
+            "temperature": float(ops.convert_to_numpy(self.temperature)),
+            "kl_weight": float(ops.convert_to_numpy(self.kl_weight)),
+            "feature_weight": float(ops.convert_to_numpy(self.feature_weight)),
+            "kl_topology": self.kl_topology,
+            "forward": self.forward,
+            "ensemble": self.ensemble,
+            "checkpointing": self.checkpointing,
+            **self._own_layers,
+        }
         return {
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

@@ -16,8 +16,6 @@ from afd_tf.config.statements import (
 from afd_tf.errors import nearest
 
 _OPTIMIZERS = [
-    "SGD",
-    "Adam",
     "AdamW",
     "Adamax",
     "Nadam",
@@ -50,6 +48,7 @@ def table():
 
     from afd_tf import data, networks
     from afd_tf.distillation import schedules
+    from afd_tf.distillation.fused_optimizers import SGD, Adam
     from afd_tf.distiller import OnlineDistiller
     from afd_tf.training import experiment
 
@@ -64,7 +63,7 @@ def table():
         ),
         _configurable(
             OnlineDistiller.compile,
-            elsewhere=("self", "optimizer", "total_steps", "steps_per_execution"),
+            elsewhere=("self", "total_steps", "steps_per_execution"),
         ),
         _configurable(
             data.load,
@@ -73,6 +72,7 @@ def table():
         ),
         *(_configurable(build, elsewhere=per_data) for build in networks.builders()),
         *(_configurable(cls) for cls in schedules.SCHEDULES.values()),
+        *(_configurable(optimizer) for optimizer in (SGD, Adam)),
         *(_configurable(getattr(keras.optimizers, name)) for name in _OPTIMIZERS),
         *(_configurable(getattr(keras.losses, name)) for name in _LOSSES),
     ]

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from afd_tf.devices import multi_worker
+from afd_tf.devices.model import over_workers, total
 
 
 class Workers:
@@ -20,7 +20,7 @@ class Workers:
     def __init__(self, strategy):
         self._strategy = strategy
         self.count, self.index = 1, 0
-        if multi_worker.over_workers(strategy):
+        if over_workers(strategy):
             resolver = strategy.cluster_resolver
             self.count = resolver.cluster_spec().num_tasks("worker")
             self.index = resolver.task_id
@@ -40,7 +40,7 @@ class Workers:
         own = tf.constant([int(number) for number in numbers], tf.int64)
         local = len(self._strategy.extended.worker_devices)
         values = [own, *[tf.zeros_like(own)] * (local - 1)]
-        return multi_worker.total(self._strategy, values).numpy().tolist()
+        return total(self._strategy, values).numpy().tolist()
 
     def wait(self):
         """Wait until all workers have come here."""

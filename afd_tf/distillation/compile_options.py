@@ -1,230 +1,288 @@
-"""What `compile` makes of its arguments."""
+"""Options of `compile`, checked once, and the step that is built from them."""
 
 import dataclasses
-from numbers import Integral
+import inspect
+import warnings
+from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import ops
 
 from afd_tf import losses
-from afd_tf.distillation import compile_checks, evaluation, metrics
-from afd_tf.distillation.classification import classification_loss
+from afd_tf.distillation import optimizers
 from afd_tf.distillation.objectives import Objectives
 from afd_tf.distillation.phases import DEFAULTS, Phase, WeightDecay, check_ownership
-from afd_tf.distillation.step import Now, Phases, TrainStep
-
-ARGUMENTS = (
-    *(f"{role}_{what}" for role in DEFAULTS for what in ("optimizer", "schedule")),
-    *(f"{role}_weight_decay" for role in DEFAULTS),
-    "loss",
-    "weight_decay",
-    "decay_normalization",
-    "decay_bias",
-    "label_smoothing",
-    "metrics",
-    "feature_every",
-    "placebo",
-    "gradient_ratio_every",
-    "total_steps",
+from afd_tf.distillation.step import Phases, TrainStep
+from afd_tf.errors import (
+    InvalidType,
+    InvalidValue,
+    boolean,
+    choice,
+    fraction,
+    inapplicable,
+    invalid,
+    lookup,
+    number,
+    positive_int,
 )
+
+_NAMED_LOSSES = {
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class CompiledParts:
-    """The step, its metrics, and the arguments they were made from.
-
-    Attributes:
-        step: TrainStep.
-        arguments: dict, the arguments of `compile`.
-        train_metrics: StepMetrics.
-        test_metrics: StepMetrics.
-        user_metrics: list per network of lists of keras metrics.
-    """
-
-    step: TrainStep
-    arguments: dict
-    train_metrics: metrics.StepMetrics
-    test_metrics: metrics.StepMetrics
-    user_metrics: list
-
-    def now(self, step):
-        """Return what a step depends on that comes after `step` others."""
-        return Now(step, self._ratio_due(step), self._exchange_due(step))
-
-    def _ratio_due(self, step):
-        """Whether to compute the gradient ratio: every n-th step, an epoch's first."""
-        names = [n for n in self.train_metrics.names if n.endswith("_gradient_ratio")]
-        if not names:
-            return tf.constant(False)
-        every = self.arguments["gradient_ratio_every"]
-        first = tf.equal(self.train_metrics.count(names[0]), 0.0)
-        return first | tf.equal(step % every, 0)
-
-    def _exchange_due(self, step):
-        """Whether to make the E2 and E3 updates: every n-th step, from the first."""
-        return tf.equal(step % self.step.feature_every, 0)
-
-    def update_train(self, labels, logits, values, ensemble):
-        """Add a training step to the metrics."""
-        names = self.step.objectives.names
-        predicted = evaluation.probabilities(names, logits, ensemble)
-        values = {**values, **evaluation.count_right(names, labels, predicted)}
-        values["loss"] = _mean_loss(names, values)
-        self.train_metrics.update_state(values)
-        self._update_user_metrics(labels, predicted)
-
-    def update_test(self, labels, logits, weight, ensemble):
-        """Add an evaluation step to the metrics."""
-        names = self.step.objectives.names
-        predicted = evaluation.probabilities(names, logits, ensemble)
-        values = evaluation.count_right(names, labels, predicted)
-        count = ops.cast(ops.shape(labels)[0], "float32")
-
-        def total(scores):
-            per_example = self.step.objectives.classification_loss(labels, scores)
-            return losses.weighted_sum(per_example, weight), count
-
-        for name, z in zip(names, logits[: len(names)], strict=True):
-            values[f"{name}_loss"] = total(ops.cast(z, "float32"))
-        values["loss"] = _mean_loss(names, values)
-        together = evaluation.ensemble_logits(names, logits, predicted, ensemble)
-        values["ensemble_loss"] = total(together)
-        self.test_metrics.update_state(values)
-        self._update_user_metrics(labels, predicted)
-
-    def _update_user_metrics(self, labels, predicted):
-        names = self.step.objectives.names
-        for name, own in zip(names, self.user_metrics, strict=True):
-            for metric in own:
-                metric.update_state(labels, predicted[name])
-
-
-def _mean_loss(names, values):
-    totals = [values[f"{name}_loss"][0] for name in names]
-    return losses.add_in_order(totals) / len(totals), values[f"{names[0]}_loss"][1]
-
-
-def compile_parts(model, arguments):
-    """Build everything a compiled distiller needs; under the strategy's scope.
-
-    Args:
-        model: OnlineDistiller.
-        arguments: dict, the arguments of its `compile`.
+class CompileOptions:
+    """The arguments of `OnlineDistiller.compile`, in its words.
 
     Raises:
-        ValueError: if arguments contradict each other or a variable's owner is unclear.
+        ValueError: if one is invalid, or two contradict each other.
+        TypeError: if one is of the wrong type.
     """
-    compile_checks.check_optimizers(arguments)
-    for name in ("feature_every", "gradient_ratio_every"):
-        compile_checks.check_count(name, arguments[name])
-    if arguments["total_steps"] is not None:
-        compile_checks.check_count("total_steps", arguments["total_steps"])
-    compile_checks.check_feature_every(model, arguments["feature_every"])
-    if arguments["placebo"]:
-        placebo = arguments["placebo"]
-        compile_checks.check_has_feature_update(model, "placebo", placebo)
-    objectives = Objectives(
-        names=tuple(model.network_names),
-        method=model.method,
-        wiring=model._wiring,
-        discriminators=list(model.discriminators),
-        classification_loss=classification_loss(
-            arguments["loss"], arguments["label_smoothing"]
-        ),
-        temperature=model.temperature,
-        kl_weight=model.kl_weight,
-        feature_weight=model.feature_weight,
-    )
-    step = TrainStep(
-        objectives=objectives,
-        phases=_phases(model, arguments),
-        fresh=model.forward == "fresh",
-        feature_every=arguments["feature_every"],
-        placebo_seed=model.placebo_seed,
-    )
-    check_ownership(model.trainable_variables, step.phases)
-    compile_checks.warn_of_short_weights(model.trainable_variables)
-    train_names, test_names = metrics.metric_names(model.network_names, model.method)
-    taken = {*train_names, *test_names}
-    return CompiledParts(
-        step=step,
-        arguments=arguments,
-        train_metrics=metrics.StepMetrics(train_names, name="train_metrics"),
-        test_metrics=metrics.StepMetrics(test_names, name="test_metrics"),
-        user_metrics=metrics.for_each_network(
-            arguments["metrics"], model.network_names, taken
-        ),
-    )
+
+    optimizer: Any
+    loss: Any
+    metrics: Any
+    feature_optimizer: Any
+    discriminator_optimizer: Any
+    logit_schedule: Any
+    feature_schedule: Any
+    discriminator_schedule: Any
+    weight_decay: str
+    logit_weight_decay: float
+    feature_weight_decay: float
+    discriminator_weight_decay: float
+    decay_normalization: bool
+    decay_bias: bool
+    label_smoothing: float
+    placebo: bool | int
+    gradient_ratio_every: int
+    total_steps: int | None
+    run_eagerly: bool
+    steps_per_execution: int
+    jit_compile: bool | str
+
+    def __post_init__(self):
+        _check_optimizers(
+            {name: getattr(self, name) for name in optimizers.ARGUMENTS.values()}
+        )
+        choice("weight_decay", self.weight_decay, ("coupled", "decoupled", "none"))
+        for role in DEFAULTS:
+            name = f"{role}_weight_decay"
+            number(name, getattr(self, name))
+        boolean("decay_normalization", self.decay_normalization)
+        boolean("decay_bias", self.decay_bias)
+        fraction("label_smoothing", self.label_smoothing)
+        if not isinstance(self.placebo, bool):
+            positive_int("placebo", self.placebo)
+        positive_int("gradient_ratio_every", self.gradient_ratio_every)
+        if self.total_steps is not None:
+            positive_int("total_steps", self.total_steps)
+        positive_int("steps_per_execution", self.steps_per_execution)
+        if self.jit_compile != "auto":
+            boolean("jit_compile", self.jit_compile)
+
+    def serialize(self, step):
+        """Return the options in serializable form.
+
+        Args:
+            step: TrainStep that was built from them, whose optimizers go on.
+        """
+        config = dict(vars(self))
+        if step.placebo is not None:
+            state = keras.ops.convert_to_numpy(step.placebo.state)
+            config["placebo"] = int(state[0])
+        for phase in step.phases:
+            config[phase.argument] = phase.serialized_optimizer()
+            config[f"{phase.role}_schedule"] = phase.schedule
+        return keras.saving.serialize_keras_object(config)
 
 
-def _phases(model, arguments):
-    feature = model.method.feature
-    extractors, everything = [], []
-    for tap in model.taps:
-        extractors += tap.extractor_variables
-        everything += tap.extractor_variables + tap.head_variables
-    if model.branched is not None:  # branches share their trunk
-        everything = list(model.branched.trainable_variables)
-    transfers = [v for layer in model.transfers for v in layer.trainable_variables]
-    judges = [v for d in model.discriminators for v in d.trainable_variables]
-    if feature and feature.joins_logit_loss:
-        everything, transfers = everything + transfers, []
-    # Of every layer: a model that was loaded has forgotten its own policy.
-    trained = (*model.networks, *model.transfers, *model.discriminators)
-    half = any(
-        layer.compute_dtype == "float16"
-        for part in trained
-        for layer in part._flatten_layers()
+def build_step(exchange, options, weights, fresh, before=None):
+    """Build the step; under the strategy's scope.
+
+    Args:
+        exchange: Exchange.
+        options: CompileOptions.
+        weights: LossWeights.
+        fresh: bool, whether maps are computed again after the logit update.
+        before: TrainStep of an earlier `compile`, or None.
+
+    Returns:
+        TrainStep.
+
+    Raises:
+        ValueError: if options contradict the method or each other, or a variable's
+            owner is unclear.
+    """
+    method = exchange.method
+    if options.placebo and not method.feature_update:
+        raise inapplicable(
+            "placebo",
+            options.placebo,
+            f"method '{method.name}' has no update of its own on feature maps",
+        )
+    logit, feature, discriminator = (
+        exchange.network_variables(),
+        exchange.extractor_variables(),
+        exchange.discriminator_variables(),
     )
+    if method.feature_update:
+        feature += exchange.transfer_variables()
+    else:
+        logit += exchange.transfer_variables()
+    half = exchange.computes_in_half_precision()
 
     def phase(role, variables):
         decay = WeightDecay(
-            arguments["weight_decay"],
-            arguments[f"{role}_weight_decay"],
-            normalization=arguments["decay_normalization"],
-            bias=arguments["decay_bias"],
+            options.weight_decay,
+            getattr(options, f"{role}_weight_decay"),
+            normalization=options.decay_normalization,
+            bias=options.decay_bias,
         )
-        optimizer = arguments[f"{role}_optimizer"]
-        schedule = arguments[f"{role}_schedule"]
-        return Phase(role, optimizer, schedule, decay, variables, scale_losses=half)
+        return Phase(
+            role,
+            getattr(options, optimizers.ARGUMENTS[role]),
+            getattr(options, f"{role}_schedule"),
+            decay,
+            variables,
+            scale_losses=half,
+            before=before and getattr(before.phases, role),
+        )
 
-    own_update = feature and not feature.joins_logit_loss
-    return Phases(
-        logit=phase("logit", everything),
-        feature=phase("feature", extractors + transfers) if own_update else None,
-        discriminator=phase("discriminator", judges) if model.discriminators else None,
+    return TrainStep(
+        objectives=Objectives(
+            exchange,
+            classification_loss(options.loss, options.label_smoothing),
+            weights,
+        ),
+        phases=Phases(
+            logit=phase("logit", logit),
+            feature=phase("feature", feature) if method.feature_update else None,
+            discriminator=phase("discriminator", discriminator)
+            if exchange.discriminators
+            else None,
+        ),
+        fresh=fresh,
+        placebo=_noise_generator(options.placebo),
     )
 
 
-def placebo_seed(placebo):
-    """Return the seed of a placebo's noise, or None without one.
+def check_variables(trainable_variables, phases):
+    """Check the owners of variables, and warn of weights in half precision.
 
     Raises:
-        ValueError: if `placebo` is neither a bool nor an int >= 1.
+        ValueError: if a variable's owner is unclear.
     """
-    if isinstance(placebo, bool):
-        return keras.random.SeedGenerator() if placebo else None
-    if not isinstance(placebo, Integral) or placebo < 1:
-        raise ValueError(
-            "Invalid value for argument `placebo`. Expected True, False or an int >= "
-            f"1, the seed of the noise. Received: placebo={placebo!r}."
+    check_ownership(trainable_variables, phases)
+    short = [v for v in trainable_variables if v.dtype in ("bfloat16", "float16")]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(trainable_variables)} trainable variables are "
+            f"{short[0].dtype} ('{short[0].path}', ...). A step smaller than a few "
+            "thousandths of a weight is rounded away there, and with it all that Adam "
+            "does at the learning rates of the feature update. Build networks under "
+            "the policy 'mixed_bfloat16': it computes in 16 bits and keeps weights in "
+            "32.",
+            stacklevel=3,
         )
-    return keras.random.SeedGenerator(int(placebo))
 
 
-def serialize(parts):
-    """Return the arguments of `compile` in serializable form."""
-    config = dict(parts.arguments)
-    if config["placebo"]:
-        state = keras.ops.convert_to_numpy(parts.step.placebo_seed.state)
-        config["placebo"] = int(state[0])
-    for phase in (
-        parts.step.phases.logit,
-        parts.step.phases.feature,
-        parts.step.phases.discriminator,
-    ):
-        if phase:
-            config[f"{phase.role}_optimizer"] = phase.serialized_optimizer()
-            config[f"{phase.role}_schedule"] = phase.schedule
-    return keras.saving.serialize_keras_object(config)
+def classification_loss(loss, label_smoothing):
+    """Return a function `(labels, logits) -> (batch,)` in nats per example.
+
+    Args:
+        loss: None (cross-entropy), a keras.losses.Loss, its name, or a function of
+            labels and logits that returns one value per example.
+        label_smoothing: float in [0, 1), for None.
+
+    Raises:
+        ValueError: if the loss takes probabilities, or smoothing is asked for twice.
+        TypeError: if it is not a loss.
+    """
+    if loss is None:
+        return lambda labels, logits: losses.cross_entropy(
+            labels, logits, label_smoothing
+        )
+    if label_smoothing:
+        raise InvalidValue(
+            "Argument `label_smoothing` belongs to the default loss. Received: loss="
+            f"{loss!r} and label_smoothing={label_smoothing}. Give the smoothing to "
+            "your loss."
+        )
+    if isinstance(loss, str):
+        loss = lookup("loss", loss, _NAMED_LOSSES)(from_logits=True)
+    _refuse_probabilities(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return _per_example(loss.call)
+    if not callable(loss):
+        raise invalid(
+            "loss",
+            "a keras.losses.Loss, its name or a function (labels, logits) -> (batch,)",
+            loss,
+            kind=InvalidType,
+        )
+    return _per_example(loss)
+
+
+def _refuse_probabilities(loss):
+    name = getattr(loss, "__name__", type(loss).__name__)
+    takes = name in ("KLDivergence", "kl_divergence")
+    if isinstance(loss, keras.losses.Loss):
+        takes |= loss.get_config().get("from_logits") is False
+    elif inspect.isfunction(loss):
+        argument = inspect.signature(loss).parameters.get("from_logits")
+        takes |= argument is not None and argument.default is False
+    if takes:
+        raise invalid(
+            "loss",
+            "a loss on logits",
+            received=f"{name}, which takes probabilities",
+            hint="Pass from_logits=True to a keras.losses class, or leave `loss` out "
+            "for cross-entropy.",
+        )
+
+
+def _per_example(loss):
+    def checked(labels, logits):
+        values = loss(labels, logits)
+        if len(values.shape) != 1:
+            raise invalid(
+                "loss",
+                "one value per example, shape (batch,)",
+                received=f"shape {tuple(values.shape)}",
+                hint="Leave out the mean over the batch.",
+            )
+        return values
+
+    return checked
+
+
+def _check_optimizers(given):
+    """Check that optimizers are different objects, and do what they can do here."""
+    given = {
+        name: optimizer
+        for name, optimizer in given.items()
+        if isinstance(optimizer, keras.optimizers.Optimizer)
+    }
+    for name, optimizer in given.items():
+        if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
+            raise invalid(
+                name,
+                "an optimizer without use_ema=True: Keras' fit ends by writing "
+                "averages by position, into the variables of another network",
+                received=f"{type(optimizer).__name__}(use_ema=True)",
+                hint="Average weights in a callback, or after training.",
+            )
+    if len({id(optimizer) for optimizer in given.values()}) < len(given):
+        raise InvalidValue(
+            f"Arguments {', '.join(f'`{name}`' for name in given)} must be different "
+            "optimizer objects: one optimizer has one step count and one set of "
+            "moments. Build one for each."
+        )
+
+
+def _noise_generator(placebo):
+    if placebo is False:
+        return None
+    return keras.random.SeedGenerator(*([] if placebo is True else [int(placebo)]))

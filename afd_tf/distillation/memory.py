@@ -1,4 +1,4 @@
-"""Keep gradients of weights from lagging behind the backward pass."""
+"""Memory of the backward pass: weight gradients in time, so that maps are freed."""
 
 import collections
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 # Where AutoGraph converts the step, these loops would take 60 times as long.
 @tf.autograph.experimental.do_not_convert
-def bound_backlog():
+def order_weight_gradients():
     """Let no convolution's weight gradient lag more than one convolution behind.
 
     Nothing waits for a weight gradient but the optimizer, so TensorFlow runs the chain

@@ -1,12 +1,20 @@
-"""Optimizers as users give them: by name, made anywhere, perhaps built before."""
+"""Optimizers of users: by name, made in any strategy's scope, perhaps built."""
 
 import contextlib
+import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from afd_tf.errors import nearest
+from afd_tf.errors import InvalidType, InvalidValue, invalid, nearest
+
+# What `compile` calls the optimizer of a phase.
+ARGUMENTS = {
+    "logit": "optimizer",
+    "feature": "feature_optimizer",
+    "discriminator": "discriminator_optimizer",
+}
 
 
 def get(optimizer, argument) -> Any:
@@ -25,10 +33,12 @@ def get(optimizer, argument) -> Any:
         with contextlib.suppress(ValueError):
             return keras.optimizers.get(optimizer)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            f"Invalid value for argument `{argument}`. Expected a keras.optimizers."
-            f"Optimizer or its name. Received: {argument}={optimizer!r}."
-            f"{nearest(optimizer, names)}"
+        raise invalid(
+            argument,
+            "a keras.optimizers.Optimizer or its name",
+            optimizer,
+            hint=nearest(optimizer, names).strip(),
+            kind=InvalidType,
         )
     return optimizer
 
@@ -55,7 +65,7 @@ def in_this_strategy(optimizer):
     if not optimizer.built:
         return _made_again(optimizer)
     if strategy.num_replicas_in_sync > 1:
-        raise ValueError(
+        raise InvalidValue(
             f"Optimizer '{optimizer.name}' was built outside of the strategy's scope: "
             "its moments are on one replica only. Make it in the scope, or pass one "
             "that is not built."
@@ -92,14 +102,14 @@ def _differs(name, own, other):
 
 
 def _not_in_config(optimizer, what):
-    return ValueError(
+    return InvalidValue(
         f"Optimizer '{optimizer.name}' was made outside of the model's strategy and "
         f"its config does not hold all that it takes to make it again there: {what}. "
         "Make it in the scope of the strategy."
     )
 
 
-def check_built_for(optimizer, role, variables):
+def check_built_for(optimizer, argument, variables):
     """Check that an optimizer is new, or was built for these variables.
 
     Raises:
@@ -109,24 +119,32 @@ def check_built_for(optimizer, role, variables):
         return
     own = {id(v) for v in optimizer._trainable_variables}
     if own != {id(v) for v in variables}:
-        raise ValueError(
-            f"`{role}_optimizer` has trained other variables: those of another model, "
+        raise InvalidValue(
+            f"`{argument}` has trained other variables: those of another model, "
             "or before layers were frozen. Pass a new optimizer."
         )
 
 
-def load_all_or_nothing(optimizer):
-    """Make loading a state that does not fit an error; Keras warns and starts anew."""
-    load = optimizer.load_own_variables
+@contextlib.contextmanager
+def state_fits(path, skip_mismatch=False):
+    """Make loading an optimizer's state that does not fit an error.
 
-    def load_own_variables(store):
-        if len(store.keys()) != len(optimizer.variables):
-            raise ValueError(
-                f"The state of optimizer '{optimizer.name}' does not fit: "
-                f"{len(store.keys())} variables are saved, it has "
-                f"{len(optimizer.variables)}. Compile the model as it was compiled "
-                "when it was saved."
-            )
-        load(store)
+    Keras warns and begins anew.
 
-    optimizer.load_own_variables = load_own_variables
+    Args:
+        path: str or path, for the message.
+        skip_mismatch: bool, whether that is what the user wants.
+
+    Raises:
+        ValueError: if a state does not fit.
+    """
+    with warnings.catch_warnings():
+        if not skip_mismatch:
+            warnings.filterwarnings("error", "Skipping variable loading for optimizer")
+        try:
+            yield
+        except UserWarning as error:
+            raise InvalidValue(
+                f"The state of an optimizer in {str(path)!r} does not fit. Compile the "
+                f"model as it was compiled when it was saved. {error}"
+            ) from error

@@ -1,4 +1,4 @@
-"""The phases of a step: an optimizer, the variables it owns, its schedule and decay."""
+"""Phases of a step: an optimizer, the variables it owns, its schedule and its decay."""
 
 import dataclasses
 
@@ -7,30 +7,29 @@ import tensorflow as tf
 from keras import ops
 
 from afd_tf.distillation import optimizers, schedules
-from afd_tf.distillation.kernels import use_kernels
+from afd_tf.distillation.fused_optimizers import SGD, Adam
+from afd_tf.errors import InvalidValue
 
 _NORMALIZATION = ("gamma", "beta")
 
 
 def logit_optimizer():
     """Return the default optimizer for E1: SGD 0.1, momentum 0.9 (paper), Nesterov."""
-    return keras.optimizers.SGD(
-        0.1, momentum=0.9, nesterov=True, name="logit_optimizer"
-    )
+    return SGD(0.1, momentum=0.9, nesterov=True, name="logit_optimizer")
 
 
 def feature_optimizer():
     """Return the default optimizer for E3: Adam 2e-5 (paper), epsilon 1e-8."""
-    return keras.optimizers.Adam(2e-5, epsilon=1e-8, name="feature_optimizer")
+    return Adam(2e-5, epsilon=1e-8, name="feature_optimizer")
 
 
 def discriminator_optimizer():
     """Return the default optimizer for E2: Adam 2e-5 (paper), epsilon 1e-8."""
-    return keras.optimizers.Adam(2e-5, epsilon=1e-8, name="discriminator_optimizer")
+    return Adam(2e-5, epsilon=1e-8, name="discriminator_optimizer")
 
 
+# The paper's optimizer and schedule, whose boundaries are fractions of training.
 DEFAULTS = {
-    # role: (optimizer, schedule) - the paper's, as fractions of training
     "logit": (logit_optimizer, lambda: schedules.StepDecay((0.5, 0.75))),
     "feature": (feature_optimizer, lambda: schedules.StepDecay((0.25, 0.5))),
     "discriminator": (
@@ -58,23 +57,13 @@ class WeightDecay:
     normalization: bool = True
     bias: bool = True
 
-    def __post_init__(self):
-        kinds = ("coupled", "decoupled", "none")
-        if not isinstance(self.kind, str) or self.kind not in kinds:
-            raise ValueError(
-                "Invalid value for argument `weight_decay`. Expected 'coupled', "
-                f"'decoupled' or 'none'. Received: weight_decay={self.kind!r}."
-            )
-        number = isinstance(self.amount, int | float)
-        if not number or not 0.0 <= self.amount < float("inf"):
-            raise ValueError(
-                "Invalid amount of weight decay. Expected a finite float >= 0. "
-                f"Received: {self.amount!r}."
-            )
+    @property
+    def coupled(self):
+        return self.kind == "coupled" and self.amount > 0
 
     @property
-    def active(self):
-        return self.kind != "none" and self.amount > 0
+    def decoupled(self):
+        return self.kind == "decoupled" and self.amount > 0
 
     def applies_to(self, variable):
         """Whether a variable decays; by the name layers give it."""
@@ -94,78 +83,71 @@ class Phase:
         decay: WeightDecay.
         variables: list of keras Variables that this optimizer alone updates here.
         scale_losses: bool, wrap in a `LossScaleOptimizer` (float16).
+        before: Phase of an earlier `compile`, or None: its optimizer may come again.
 
     Raises:
         ValueError: if decay is asked for twice or a schedule meets a schedule.
     """
 
-    def __init__(self, role, optimizer, schedule, decay, variables, scale_losses):
+    def __init__(
+        self, role, optimizer, schedule, decay, variables, scale_losses, before=None
+    ):
         make_optimizer, make_schedule = DEFAULTS[role]
         if isinstance(schedule, str) and schedule == "auto":
             schedule = make_schedule() if optimizer is None else None
-        optimizer = make_optimizer() if optimizer is None else optimizer
-        self.optimizer = optimizers.in_this_strategy(
-            optimizers.get(optimizer, f"{role}_optimizer")
-        )
         self.role = role
+        self.argument = optimizers.ARGUMENTS[role]
         self.schedule = schedules.get(schedule, f"{role}_schedule")
         self.decay = decay
         self.variables = list(variables)
-        self._check(role)
-        if decay.active and decay.kind == "decoupled" and not self._decayed_before():
-            self.inner_optimizer.weight_decay = decay.amount
-            self.inner_optimizer.exclude_from_weight_decay(
+        optimizer = make_optimizer() if optimizer is None else optimizer
+        self.optimizer = optimizers.in_this_strategy(
+            optimizers.get(optimizer, self.argument)
+        )
+        inner = self.inner_optimizer
+        # An optimizer that comes again has this decay from the last time.
+        decayed = before is not None and (before.inner_optimizer, before.decay) == (
+            inner,
+            decay,
+        )
+        self._check(decayed)
+        if decay.decoupled and not decayed:
+            inner.weight_decay = decay.amount
+            inner.exclude_from_weight_decay(
                 var_list=[v for v in self.variables if not decay.applies_to(v)]
             )
-            self.inner_optimizer._decoupled_by_compile = decay
-        self._decayed = [decay.applies_to(v) for v in self.variables]
-        if scale_losses and not isinstance(
-            self.optimizer, keras.optimizers.LossScaleOptimizer
-        ):
+        self._decays = [decay.applies_to(v) for v in self.variables]
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        if scale_losses and not scaled:
             self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.variables)
-        optimizers.load_all_or_nothing(self.optimizer)
-        use_kernels(self.inner_optimizer)
         rate = ops.convert_to_numpy(self.optimizer.learning_rate)
         self.base_learning_rate = float(rate)
-        # True while a callback sets the learning rate in place of the schedule.
-        self.suspended = False
 
-    def _check(self, role):
-        optimizer = self.inner_optimizer
-        optimizers.check_built_for(optimizer, role, self.variables)
+    def _check(self, decayed):
+        role, optimizer, decay = self.role, self.inner_optimizer, self.decay
+        optimizers.check_built_for(optimizer, self.argument, self.variables)
         own_schedule = optimizer.get_config().get("learning_rate")
-        if isinstance(own_schedule, dict) and not isinstance(
-            self.schedule, schedules.Constant
-        ):
-            raise ValueError(
-                f"`{role}_optimizer` has a learning-rate schedule of its own and "
+        if self.scheduled and isinstance(own_schedule, dict):
+            raise InvalidValue(
+                f"`{self.argument}` has a learning-rate schedule of its own and "
                 f"`{role}_schedule` asks for another. Pass `{role}_schedule=None`, or "
                 "give the optimizer a float learning rate."
             )
-        if (
-            self.decay.active
-            and getattr(optimizer, "weight_decay", None)
-            and not self._decayed_before()
-        ):
-            raise ValueError(
-                f"Weight decay is set twice: `{role}_optimizer` has weight_decay="
-                f"{optimizer.weight_decay} and compile() would add "
-                f"{self.decay.kind} decay of {self.decay.amount}. Pass "
+        if decayed or not (decay.coupled or decay.decoupled):
+            return
+        if own := getattr(optimizer, "weight_decay", None):
+            raise InvalidValue(
+                f"Weight decay is set twice: `{self.argument}` has weight_decay={own} "
+                f"and compile() would add {decay.kind} decay of {decay.amount}. Pass "
                 f"`{role}_weight_decay=0` to keep the optimizer's own, or build the "
                 "optimizer with weight_decay=None."
             )
-        decouple = self.decay.active and self.decay.kind == "decoupled"
-        if decouple and optimizer.built and not self._decayed_before():
-            raise ValueError(
-                f"`{role}_optimizer` is built already, too late for decoupled weight "
+        if decay.decoupled and optimizer.built:
+            raise InvalidValue(
+                f"`{self.argument}` is built already, too late for decoupled weight "
                 "decay. Pass a new optimizer."
             )
-
-    def _decayed_before(self):
-        """Whether an earlier `compile` gave the optimizer this very decay."""
-        before = getattr(self.inner_optimizer, "_decoupled_by_compile", None)
-        return before == self.decay
 
     @property
     def inner_optimizer(self):
@@ -181,7 +163,7 @@ class Phase:
 
     def set_learning_rate(self, step, total_steps):
         """Assign the scheduled learning rate of a step; also inside a tf.function."""
-        if self.scheduled and not self.suspended:
+        if self.scheduled:
             factor = self.schedule(step, total_steps)
             self.optimizer.learning_rate.assign(self.base_learning_rate * factor)
 
@@ -196,17 +178,17 @@ class Phase:
             gradients: list of tensors or None, in the order of `variables`, of the
                 (scaled) loss divided by the number of replicas.
         """
-        if self.decay.active and self.decay.kind == "coupled":
+        if self.decay.coupled:
             # Gradients are summed over replicas, on which the weights are equal: an
             # equal share from each adds up to one whole decay after the reduction.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             rate = self.scale_loss(tf.constant(self.decay.amount / replicas))
             gradients = [
                 g + ops.cast(rate, g.dtype) * ops.cast(v.value, g.dtype)
-                if decayed and g is not None
+                if decays and g is not None
                 else g
-                for g, v, decayed in zip(
-                    gradients, self.variables, self._decayed, strict=True
+                for g, v, decays in zip(
+                    gradients, self.variables, self._decays, strict=True
                 )
             ]
         self.optimizer.apply(gradients, self.variables)
@@ -218,18 +200,19 @@ class Phase:
         own = own["inner_optimizer"]["config"] if "inner_optimizer" in own else own
         if self.scheduled:
             own["learning_rate"] = self.base_learning_rate
-        if self.decay.active and self.decay.kind == "decoupled":
+        if self.decay.decoupled:
             own["weight_decay"] = None
         return config
 
     def describe(self):
         """Return the settings on one line."""
         decay = "none"
-        if self.decay.active:
+        if self.decay.coupled or self.decay.decoupled:
             decay = f"{self.decay.kind} {self.decay.amount:g}"
+        kind = type(self.inner_optimizer).__name__
         return (
-            f"{type(self.inner_optimizer).__name__}, learning rate "
-            f"{self.base_learning_rate:g} ({self.schedule!r}), weight decay {decay}"
+            f"{kind}, learning rate {self.base_learning_rate:g} ({self.schedule!r}), "
+            f"weight decay {decay}"
         )
 
 
@@ -244,7 +227,7 @@ def check_ownership(trainable_variables, phases):
         ids = [id(v) for v in phase.variables]
         if len(set(ids)) != len(ids):
             twice = next(v for v in phase.variables if ids.count(id(v)) > 1)
-            raise ValueError(
+            raise InvalidValue(
                 f"Variable '{twice.path}' has two owners in the {phase.role} update: "
                 "two networks, discriminators or transfer layers share a layer. Build "
                 "each from layers of its own."
@@ -252,7 +235,27 @@ def check_ownership(trainable_variables, phases):
         owned.update(ids)
     for variable in trainable_variables:
         if id(variable) not in owned:
-            raise ValueError(
+            raise InvalidValue(
                 f"Variable '{variable.path}' belongs to no update of this method. Set "
                 "`trainable=False` on its layer or leave the layer out."
             )
+
+
+def check_unchanged(phases, trainable_variables):
+    """Check that what is trainable is what it was when the phases were made.
+
+    Raises:
+        ValueError: if a layer was frozen or unfrozen since.
+    """
+    owned = {id(v): v for phase in phases for v in phase.variables}
+    trainable = {id(v): v for v in trainable_variables}
+    different = owned.keys() ^ trainable.keys()
+    changed = [v for key, v in {**owned, **trainable}.items() if key in different]
+    if changed:
+        what = "unfrozen" if id(changed[0]) in trainable else "frozen"
+        paths = ", ".join(f"'{v.path}'" for v in changed[:3])
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise InvalidValue(
+            f"Variables were {what} after compile(): {paths}{more}. Compile the model "
+            "again."
+        )

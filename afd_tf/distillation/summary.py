@@ -1,67 +1,57 @@
-"""A distiller on one page."""
+"""Summary of a distiller on one page."""
+
+from afd_tf.text import as_table
 
 
-def summarize(model):
+def summarize(name, exchange, settings, phases):
     """Return a table of networks, taps and the layers between them.
 
     Args:
-        model: OnlineDistiller.
+        name: str, the distiller's.
+        exchange: Exchange.
+        settings: str, the distiller's other settings on one line.
+        phases: iterable of Phase; none before `compile`.
 
     Returns:
         str of several lines.
     """
+    method = exchange.method
+    source = exchange.source and exchange.source.network
+    # Behind the networks stands the peer that is none of them: a source or a gate.
+    known = [*exchange.names, source.name if source is not None else "gate"]
+    peers = exchange.peers if method.feature else exchange.kl_peers
     rows = [("network", "parameters", "tap", "feature map", "learns from")]
-    wiring = model._wiring
-    # Who is no network itself, but a source, stands behind the networks.
-    names = model.network_names
-    known = [*names, model.source.name if model.source is not None else "gate"]
-    for k, (name, tap) in enumerate(zip(names, wiring.taps, strict=True)):
-        learns = wiring.sources[k] if model.method.feature else wiring.kl_sources[k]
-        if not (model.method.feature or model.method.kl):
-            learns = ()
+    for k, (own, network) in enumerate(
+        zip(exchange.names, exchange.networks, strict=True)
+    ):
+        tap = exchange.taps[k] if exchange.taps else None
+        learns = peers[k] if method.feature or method.kl else ()
         rows.append(
             (
-                name,
-                f"{tap.network.count_params():,}",
-                tap.layer_name,
-                "x".join(map(str, tap.map_shape)),
+                own,
+                f"{network.count_params():,}",
+                tap.layer_name if tap else "-",
+                "x".join(map(str, tap.map_shape)) if tap else "-",
                 ", ".join(known[j] for j in learns) or "-",
             )
         )
-    lines = [
-        f"{model.name}: method {model.method.name}, topology {model.topology}, "
-        f"forward {model.forward}, temperature {model.temperature:g}",
-        *_table(rows),
-        *(
-            f"  {n}: {t.note}"
-            for n, t in zip(names, wiring.taps, strict=True)
-            if t.note
-        ),
-        *_checkpointing(names, wiring.taps),
-        *_source(model.source),
-        _layers("discriminators", model.discriminators),
-        _layers("transfer layers", model.transfers),
+    lines = [f"{name}: method {method.name}, topology {exchange.topology}, {settings}"]
+    lines += [f"  {row}" for row in as_table(rows, right=(), rule=False).splitlines()]
+    taps = list(zip(exchange.names, exchange.taps, strict=False))
+    lines += [f"  {own}: {tap.note}" for own, tap in taps if tap.note]
+    cut = [
+        f"{own} in {len(tap.segments)} segments" for own, tap in taps if tap.segments
     ]
-    lines += [
-        f"{phase.role} optimizer: {phase.describe()}" for phase in model.phases or ()
-    ]
+    if cut:
+        lines.append(f"checkpointing: {', '.join(cut)}")
+    if source is not None:
+        parameters = f"{source.count_params():,}"
+        lines.append(f"frozen source: {source.name} (parameters: {parameters})")
+    lines.append(_layers("discriminators", exchange.discriminators))
+    transfers = [layer for layer in exchange.transfers if layer is not None]
+    lines.append(_layers("transfer layers", transfers))
+    lines += [f"{phase.role} optimizer: {phase.describe()}" for phase in phases]
     return "\n".join(lines)
-
-
-def _checkpointing(names, taps):
-    if not any(tap.segments for tap in taps):
-        return []
-    counts = (
-        f"{name} in {len(tap.segments)} segments"
-        for name, tap in zip(names, taps, strict=True)
-    )
-    return [f"checkpointing: {', '.join(counts)}"]
-
-
-def _source(source):
-    if source is None:
-        return []
-    return [f"frozen source: {source.name} (parameters: {source.count_params():,})"]
 
 
 def _layers(what, layers):
@@ -69,11 +59,3 @@ def _layers(what, layers):
         return f"{what}: none"
     counts = ", ".join(f"{layer.count_params():,}" for layer in layers)
     return f"{what}: {len(layers)} (parameters: {counts})"
-
-
-def _table(rows):
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,10 +1,10 @@
-"""Who learns from whom. No TensorFlow here: only indices."""
+"""Topologies: which networks each network learns from, as indices."""
 
 from afd_tf.errors import lookup
 
 
 def cycle(count):
-    """Knowledge flows 1 -> 2 -> ... -> K -> 1: the source of network k is k-1."""
+    """Knowledge flows 1 -> 2 -> ... -> K -> 1: network k learns from network k-1."""
     return tuple(((k - 1) % count,) for k in range(count))
 
 
@@ -21,16 +21,16 @@ def from_source(count):
 TOPOLOGIES = {"cycle": cycle, "all_pairs": all_pairs, "from_source": from_source}
 
 
-def sources(topology, count):
-    """List the source networks of each network.
+def peers(topology, count):
+    """List the networks that each network learns from.
 
     Args:
         topology: str, one of `TOPOLOGIES`.
         count: int, number of networks that learn.
 
     Returns:
-        Tuple of `count` tuples of indices: element k holds the networks that network k
-        learns from. Index `count` is a source that learns nothing itself.
+        Tuple of `count` tuples of indices. Index `count` is a source that learns
+        nothing itself: a frozen network, or a gate.
 
     Raises:
         ValueError: if `topology` is unknown (the nearest name is suggested).

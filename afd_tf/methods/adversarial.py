@@ -1,18 +1,20 @@
-"""The adversarial objective: discriminators and networks play E2 against E3."""
+"""The adversarial objective: E2 against E3, a discriminator per network."""
 
+import dataclasses
 from itertools import zip_longest
 
 import keras
 from keras import ops
 
 from afd_tf import losses
-from afd_tf.errors import lookup
+from afd_tf.errors import boolean, choice
 from afd_tf.methods.method import FeatureObjective, register
 from afd_tf.networks import transfer
 from afd_tf.networks.discriminator import discriminator
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
+@dataclasses.dataclass(frozen=True)
 class Adversarial(FeatureObjective):
     """One discriminator per network tells the source's map (real) from its own (fake).
 
@@ -34,35 +36,26 @@ class Adversarial(FeatureObjective):
     ```
     """
 
+    discriminator_channels: tuple = (64, 128, 256)
+    discriminator_normalization: str = "batch"
+    discriminator_batches: str = "separate"
+    transfer_normalization: bool = False
+
     adversarial = True
 
-    def __init__(
-        self,
-        discriminator_channels=(64, 128, 256),
-        discriminator_normalization="batch",
-        discriminator_batches="separate",
-        transfer_normalization=False,
-    ):
-        self.discriminator_channels = tuple(discriminator_channels)
-        self.discriminator_normalization = discriminator_normalization
-        self.discriminator_batches = discriminator_batches
-        self.transfer_normalization = transfer_normalization
-        self._concatenate = lookup(
-            "discriminator_batches",
-            discriminator_batches,
-            {"separate": False, "concatenated": True},
+    def __post_init__(self):
+        object.__setattr__(
+            self, "discriminator_channels", tuple(self.discriminator_channels)
         )
+        choice(
+            "discriminator_batches",
+            self.discriminator_batches,
+            ("separate", "concatenated"),
+        )
+        boolean("transfer_normalization", self.transfer_normalization)
 
-    def get_config(self):
-        return {
-            "discriminator_channels": self.discriminator_channels,
-            "discriminator_normalization": self.discriminator_normalization,
-            "discriminator_batches": self.discriminator_batches,
-            "transfer_normalization": self.transfer_normalization,
-        }
-
-    def make_transfers(self, map_shapes, sources):
-        if len(map_shapes) > len(sources):
+    def make_transfers(self, map_shapes, peers):
+        if len(map_shapes) > len(peers):
             # Nothing would train a transfer of the frozen source's map: it stays raw.
             *own, (_, _, channels) = map_shapes
             return [
@@ -77,17 +70,17 @@ class Adversarial(FeatureObjective):
             map_shapes, normalization=self.transfer_normalization
         )
 
-    def messages(self, maps, transfers, sources):
-        del sources
-        # All messages of a step have one shape, so that any D can judge any of them.
-        meet = tuple(min(m.shape[axis] for m in maps) for axis in (1, 2))
-        matched = [transfer.match_spatial(m, meet) for m in maps]
+    def transfer(self, maps, transfers, peers):
+        del peers
+        # All transferred maps have one shape, so that any D can look at any of them.
+        size = tuple(min(m.shape[axis] for m in maps) for axis in (1, 2))
+        matched = [transfer.match_spatial(m, size) for m in maps]
         return [
             m if layer is None else layer(m, training=True)
             for m, layer in zip_longest(matched, transfers)
         ]
 
-    def make_discriminators(self, message_shapes):
+    def make_discriminators(self, map_shapes):
         return [
             discriminator(
                 shape,
@@ -95,46 +88,45 @@ class Adversarial(FeatureObjective):
                 normalization=self.discriminator_normalization,
                 name=f"discriminator_{k}",
             )
-            for k, shape in enumerate(message_shapes)
+            for k, shape in enumerate(map_shapes)
         ]
 
-    def judge(self, messages, sources, discriminators):
-        """Judge every network's sources and own map, all as constants.
+    def discriminate(self, transferred, peers, discriminators):
+        """Show every D_k its peers' maps and its own network's, all as constants.
 
         Returns:
             List per network of `(real, own)`; `real` is a list with a tensor
-            `(batch, 1)` per source, `own` a list with as many tensors: the judgements
-            of the own map in the same batches.
+            `(batch, 1)` per peer, `own` a list with as many tensors: the outputs for
+            the own map in the same batches.
         """
-        messages = [ops.stop_gradient(m) for m in messages]
-        verdicts = []
-        for k, (judge, own_sources) in enumerate(
-            zip(discriminators, sources, strict=True)
-        ):
-            real = [messages[j] for j in own_sources]
-            verdicts.append(self._verdict(judge, real, messages[k]))
-        return verdicts
+        transferred = [ops.stop_gradient(m) for m in transferred]
+        return [
+            self._outputs(d_k, [transferred[j] for j in own_peers], transferred[k])
+            for k, (d_k, own_peers) in enumerate(
+                zip(discriminators, peers, strict=True)
+            )
+        ]
 
-    def losses(self, messages, maps, sources, discriminators):
+    def losses(self, transferred, maps, peers, discriminators):
         """E3 per network, through the discriminators as they stand."""
         del maps
         result = []
-        for k, judge in enumerate(discriminators):
-            real = [ops.stop_gradient(messages[j]) for j in sources[k]]
-            if self._concatenate:
-                _, own = self._verdict(judge, real, messages[k])
+        for k, d_k in enumerate(discriminators):
+            if self.discriminator_batches == "concatenated":
+                real = [ops.stop_gradient(transferred[j]) for j in peers[k]]
+                _, own = self._outputs(d_k, real, transferred[k])
             else:
-                own = [judge(messages[k], training=True)]
-            per_pass = [losses.generator_loss(verdict) for verdict in own]
+                own = [d_k(transferred[k], training=True)]
+            per_pass = [losses.generator_loss(output) for output in own]
             result.append(ops.mean(ops.stack(per_pass), axis=0))
         return result
 
-    def _verdict(self, judge, real, own):
-        if not self._concatenate:
-            own_verdict = judge(own, training=True)
-            return [judge(r, training=True) for r in real], [own_verdict] * len(real)
-        both = [judge(ops.concatenate([r, own], axis=0), training=True) for r in real]
-        halves = [ops.split(verdict, 2, axis=0) for verdict in both]
+    def _outputs(self, d_k, real, own):
+        if self.discriminator_batches == "separate":
+            own_output = d_k(own, training=True)
+            return [d_k(r, training=True) for r in real], [own_output] * len(real)
+        both = [d_k(ops.concatenate([r, own], axis=0), training=True) for r in real]
+        halves = [ops.split(output, 2, axis=0) for output in both]
         return [half[0] for half in halves], [half[1] for half in halves]
 
 

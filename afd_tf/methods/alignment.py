@@ -1,10 +1,12 @@
-"""Direct alignment: each network pulls its map towards its source's raw map."""
+"""Direct alignment of each network's map with the raw maps of its peers."""
+
+import dataclasses
 
 import keras
 from keras import ops
 
 from afd_tf import losses
-from afd_tf.errors import lookup
+from afd_tf.errors import choice
 from afd_tf.methods.method import FeatureObjective, register
 from afd_tf.networks import transfer
 
@@ -12,11 +14,12 @@ DISTANCES = {"l1": losses.l1, "l2": losses.l2, "at": losses.attention}
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
+@dataclasses.dataclass(frozen=True)
 class Alignment(FeatureObjective):
     """Mean distance between `T_{k->j}(h_k)` and the constant raw map `h_j`.
 
     Two trainable transfers that meet in the middle could both shrink to zero; mapping
-    onto the raw source map leaves no such solution. Maps of different spatial size meet
+    onto the raw peer's map leaves no such solution. Maps of different spatial size meet
     at the smaller one. Attention transfer sums over channels and has no transfers.
 
     Args:
@@ -33,55 +36,55 @@ class Alignment(FeatureObjective):
     ```
     """
 
-    def __init__(self, distance, optimizer="feature"):
-        self.distance = distance
-        self.optimizer = optimizer
-        self._loss = lookup("distance", distance, DISTANCES)
-        self.joins_logit_loss = lookup(
-            "optimizer", optimizer, {"feature": False, "logit": True}
-        )
+    distance: str
+    optimizer: str = "feature"
 
-    def get_config(self):
-        return {"distance": self.distance, "optimizer": self.optimizer}
+    def __post_init__(self):
+        choice("distance", self.distance, DISTANCES)
+        choice("optimizer", self.optimizer, ("feature", "logit"))
 
-    def make_transfers(self, map_shapes, sources):
-        # One per edge, in the order in which `messages` walks the edges.
+    @property
+    def joins_logit_loss(self):
+        return self.optimizer == "logit"
+
+    def make_transfers(self, map_shapes, peers):
+        # One per edge, in the order in which `transfer` walks the edges.
         if self.distance == "at":
-            return [None for _ in edges(sources)]
+            return [None for _ in edges(peers)]
         return [
             transfer.alignment_transfer(map_shapes[k], map_shapes[j])
-            for k, j in edges(sources)
+            for k, j in edges(peers)
         ]
 
-    def messages(self, maps, transfers, sources):
+    def transfer(self, maps, transfers, peers):
         return [
-            _through(layer, transfer.match_spatial(maps[k], meet(maps, k, j)))
-            for layer, (k, j) in zip(transfers, edges(sources), strict=True)
+            _through(layer, transfer.match_spatial(maps[k], common_size(maps, k, j)))
+            for layer, (k, j) in zip(transfers, edges(peers), strict=True)
         ]
 
-    def losses(self, messages, maps, sources, discriminators):
+    def losses(self, transferred, maps, peers, discriminators):
         del discriminators
-        remaining = iter(messages)
+        remaining = iter(transferred)
         result = []
-        for k, own_sources in enumerate(sources):
-            per_source = [
-                self._loss(
+        for k, own_peers in enumerate(peers):
+            per_peer = [
+                DISTANCES[self.distance](
                     next(remaining),
-                    transfer.match_spatial(maps[j], meet(maps, k, j)),
+                    transfer.match_spatial(maps[j], common_size(maps, k, j)),
                 )
-                for j in own_sources
+                for j in own_peers
             ]
-            result.append(ops.mean(ops.stack(per_source), axis=0))
+            result.append(ops.mean(ops.stack(per_peer), axis=0))
         return result
 
 
-def edges(sources):
-    """List who learns from whom, pairs of (network, source)."""
-    return [(k, j) for k, own_sources in enumerate(sources) for j in own_sources]
+def edges(peers):
+    """List who learns from whom, pairs of (network, peer)."""
+    return [(k, j) for k, own_peers in enumerate(peers) for j in own_peers]
 
 
-def meet(maps, k, j):
-    """Return the height and width at which two maps meet, the smaller of each."""
+def common_size(maps, k, j):
+    """Return the smaller height and the smaller width of two maps."""
     return tuple(min(maps[k].shape[axis], maps[j].shape[axis]) for axis in (1, 2))
 
 

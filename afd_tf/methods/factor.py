@@ -1,11 +1,13 @@
-"""Factor transfer: a network imitates a compressed form of its source's map."""
+"""Factor transfer: imitation of a compressed form of a peer's map."""
+
+import dataclasses
 
 import keras
 from keras import ops
 
 from afd_tf import losses
-from afd_tf.errors import lookup
-from afd_tf.methods.alignment import edges, meet
+from afd_tf.errors import choice, fraction, inapplicable, positive_int
+from afd_tf.methods.alignment import common_size, edges
 from afd_tf.methods.method import PretrainedObjective, register
 from afd_tf.networks import paraphraser, transfer
 
@@ -13,6 +15,7 @@ _EPOCHS = 30
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")
+@dataclasses.dataclass(frozen=True)
 class Factor(PretrainedObjective):
     """Distance between the translated own map and the source's paraphrased map.
 
@@ -43,98 +46,90 @@ class Factor(PretrainedObjective):
     ```
     """
 
-    def __init__(self, rate=0.5, paraphraser_epochs=None, optimizer="feature"):
-        self.rate = rate
-        self.paraphraser_epochs = paraphraser_epochs
-        self.optimizer = optimizer
-        self.joins_logit_loss = lookup(
-            "optimizer", optimizer, {"feature": False, "logit": True}
-        )
-        if not isinstance(rate, int | float) or not 0 < rate <= 1:
-            raise ValueError(
-                "Invalid value for option `rate`. Expected a number in (0, 1]. "
-                f"Received: rate={rate!r}."
-            )
-        whole = isinstance(paraphraser_epochs, int) and paraphraser_epochs >= 1
-        if paraphraser_epochs is not None and not whole:
-            raise ValueError(
-                "Invalid value for option `paraphraser_epochs`. Expected an int >= 1. "
-                f"Received: paraphraser_epochs={paraphraser_epochs!r}. A paraphraser "
-                "that has learnt nothing gives no factors worth imitating."
-            )
+    rate: float = 0.5
+    paraphraser_epochs: int | None = None
+    optimizer: str = "feature"
+
+    def __post_init__(self):
+        fraction("rate", self.rate, zero=False, one=True)
+        choice("optimizer", self.optimizer, ("feature", "logit"))
+        if self.paraphraser_epochs is not None:
+            # A paraphraser that has learnt nothing gives no factors worth imitating.
+            positive_int("paraphraser_epochs", self.paraphraser_epochs)
+
+    @property
+    def joins_logit_loss(self):
+        return self.optimizer == "logit"
 
     @property
     def pretraining_epochs(self):
         return self.paraphraser_epochs or _EPOCHS
 
-    def get_config(self):
-        return {
-            "rate": self.rate,
-            "paraphraser_epochs": self.paraphraser_epochs,
-            "optimizer": self.optimizer,
-        }
-
-    def make_transfers(self, map_shapes, sources):
+    def make_transfers(self, map_shapes, peers):
         # A translator per edge, then a paraphraser per source.
-        frozen = len(map_shapes) > len(sources)
+        frozen = len(map_shapes) > len(peers)
         if self.joins_logit_loss and not frozen:
-            raise ValueError(
-                "Option `optimizer` does not apply: without a frozen source the "
-                "paraphraser trains along with the networks, which diverges at the "
-                'logit optimizer\'s learning rate. Received: optimizer="logit". Leave '
-                "it out, or give a `source`."
+            raise inapplicable(
+                "optimizer",
+                self.optimizer,
+                "without a frozen source the paraphraser trains along with the "
+                "networks, which diverges at the logit optimizer's learning rate",
+                "Leave it out, or give a `source`.",
             )
         if self.paraphraser_epochs is not None and not frozen:
-            raise ValueError(
-                "Option `paraphraser_epochs` does not apply: without a frozen source "
-                "the paraphraser trains along with the networks. Received: "
-                f"paraphraser_epochs={self.paraphraser_epochs}. Leave it out, or give "
-                "a `source`."
+            raise inapplicable(
+                "paraphraser_epochs",
+                self.paraphraser_epochs,
+                "without a frozen source the paraphraser trains along with the "
+                "networks",
+                "Leave it out, or give a `source`.",
             )
         channels = [max(1, round(self.rate * shape[-1])) for shape in map_shapes]
         translators = [
             paraphraser.translator(
                 map_shapes[k][-1], channels[j], name=f"translator_{k}_{j}"
             )
-            for k, j in edges(sources)
+            for k, j in edges(peers)
         ]
         paraphrasers = [
             paraphraser.paraphraser(
                 map_shapes[j][-1], channels[j], name=f"paraphraser_{j}"
             )
-            for j in _distinct(sources)
+            for j in _distinct(peers)
         ]
         return [*translators, *paraphrasers]
 
-    def messages(self, maps, transfers, sources):
-        pairs = edges(sources)
-        shown = [
-            layer(transfer.match_spatial(maps[k], meet(maps, k, j)), training=True)
+    def transfer(self, maps, transfers, peers):
+        pairs = edges(peers)
+        result = [
+            layer(
+                transfer.match_spatial(maps[k], common_size(maps, k, j)), training=True
+            )
             for layer, (k, j) in zip(transfers[: len(pairs)], pairs, strict=True)
         ]
-        for layer, j in zip(transfers[len(pairs) :], _distinct(sources), strict=True):
-            shown += layer(ops.stop_gradient(maps[j]), training=True)
-        return shown
+        for layer, j in zip(transfers[len(pairs) :], _distinct(peers), strict=True):
+            result += layer(ops.stop_gradient(maps[j]), training=True)
+        return result
 
-    def losses(self, messages, maps, sources, discriminators):
+    def losses(self, transferred, maps, peers, discriminators):
         del discriminators
-        pairs, distinct = edges(sources), _distinct(sources)
-        factors = dict(zip(distinct, messages[len(pairs) :: 2], strict=True))
-        totals = [0.0] * len(sources)
-        for own, (k, j) in zip(messages[: len(pairs)], pairs, strict=True):
+        pairs, distinct = edges(peers), _distinct(peers)
+        factors = dict(zip(distinct, transferred[len(pairs) :: 2], strict=True))
+        totals = [0.0] * len(peers)
+        for own, (k, j) in zip(transferred[: len(pairs)], pairs, strict=True):
             factor = transfer.match_spatial(factors[j], own.shape[1:3])
-            totals[k] += losses.factor(own, factor) / len(sources[k])
-        for j, copy in zip(distinct, messages[len(pairs) + 1 :: 2], strict=True):
-            if j < len(sources):  # the paraphraser of a frozen source is done
+            totals[k] += losses.factor(own, factor) / len(peers[k])
+        for j, copy in zip(distinct, transferred[len(pairs) + 1 :: 2], strict=True):
+            if j < len(peers):  # the paraphraser of a frozen source is done
                 totals[j] += losses.l2(copy, maps[j])
         return totals
 
-    def pretrained(self, transfers, sources):
-        paraphrasers = transfers[len(edges(sources)) :]
+    def pretrained(self, transfers, peers):
+        paraphrasers = transfers[len(edges(peers)) :]
         return [
             layer
-            for layer, j in zip(paraphrasers, _distinct(sources), strict=True)
-            if j >= len(sources)
+            for layer, j in zip(paraphrasers, _distinct(peers), strict=True)
+            if j >= len(peers)
         ]
 
     def pretraining_loss(self, layer, source_map):
@@ -142,8 +137,8 @@ class Factor(PretrainedObjective):
         return losses.l2(copy, source_map)
 
 
-def _distinct(sources):
-    return sorted({j for _, j in edges(sources)})
+def _distinct(peers):
+    return sorted({j for _, j in edges(peers)})
 
 
 register("ft", "factor transfer (FT) with cross-entropy, without KL", feature=Factor)

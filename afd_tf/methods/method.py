@@ -1,12 +1,11 @@
-"""What a method is made of, and the registry of methods by name."""
+"""Methods: what each is made of, and their registry by name."""
 
 import abc
 import dataclasses
-import inspect
 
 import keras
 
-from afd_tf.errors import lookup, nearest
+from afd_tf.errors import InvalidValue, integer, lookup, nearest
 
 _METHODS = {}
 
@@ -14,12 +13,14 @@ _METHODS = {}
 class FeatureObjective(abc.ABC):
     """How networks exchange knowledge through their feature maps.
 
-    The distiller asks an objective for layers once and for losses at every step. A
-    *message* is what a network shows of its map: a tensor computed from the network's
-    own map through a transfer layer. Gradients flow back only through messages.
+    A subclass is a frozen dataclass; its fields are the method's options. The distiller
+    asks it for layers once and for losses at every step. What the losses are a function
+    of are *transferred maps*: tensors computed from the networks' own maps through
+    transfer layers. Gradients flow back through these alone.
 
-    `sources` has an entry per network that learns; maps and their shapes have one more
-    where there is a frozen source, the last.
+    `peers` has a tuple of indices per network that learns: of the networks that it
+    learns from. Maps and their shapes have one more where there is a frozen source, the
+    last.
 
     Attributes:
         joins_logit_loss: bool. False: the feature optimizer minimises the losses. True:
@@ -31,44 +32,58 @@ class FeatureObjective(abc.ABC):
     adversarial = False
 
     @abc.abstractmethod
-    def make_transfers(self, map_shapes, sources) -> list:
+    def make_transfers(self, map_shapes, peers) -> list:
         """Create the transfer layers.
 
         Args:
             map_shapes: list of `(height, width, channels)`, one per map.
-            sources: tuple of tuples of int, the sources of each network.
+            peers: tuple of tuples of int.
 
         Returns:
             List of built Keras layers, or None where a map needs none.
         """
 
     @abc.abstractmethod
-    def messages(self, maps, transfers, sources) -> list:
-        """Return the messages, a list of tensors `(batch, height, width, channels)`."""
+    def transfer(self, maps, transfers, peers) -> list:
+        """Return the transferred maps.
+
+        Args:
+            maps: list of tensors `(batch, height, width, channels)`.
+            transfers: what `make_transfers` returned.
+            peers: tuple of tuples of int.
+
+        Returns:
+            List of tensors `(batch, height, width, channels)`.
+        """
 
     @abc.abstractmethod
-    def losses(self, messages, maps, sources, discriminators) -> list:
+    def losses(self, transferred, maps, peers, discriminators) -> list:
         """Return one float32 tensor `(batch,)` per network that learns.
 
         Args:
-            messages: what `messages` returned; gradients are taken with respect to it.
+            transferred: what `transfer` returned; gradients are taken with respect to
+                it.
             maps: list of tensors, the raw feature maps; constants.
-            sources: tuple of tuples of int.
+            peers: tuple of tuples of int.
             discriminators: list of Keras models, empty without an adversarial loss.
         """
 
-    def make_discriminators(self, message_shapes) -> list:
-        """Create one discriminator per network; an empty list where none is needed."""
-        del message_shapes
+    def make_discriminators(self, map_shapes) -> list:
+        """Create one discriminator per network; an empty list where none is needed.
+
+        Args:
+            map_shapes: list of the transferred maps' `(height, width, channels)`.
+        """
+        del map_shapes
         return []
 
-    def judge(self, messages, sources, discriminators) -> list:
-        """Let the discriminators judge; return `(real, own)` per network."""
-        del messages, sources, discriminators
+    def discriminate(self, transferred, peers, discriminators) -> list:
+        """Return the discriminators' outputs, a pair `(real, own)` per network."""
+        del transferred, peers, discriminators
         return []
 
     def get_config(self):
-        return {}
+        return {field: getattr(self, field) for field in option_names(type(self))}
 
     @classmethod
     def from_config(cls, config):
@@ -84,7 +99,7 @@ class PretrainedObjective(FeatureObjective):
         """Epochs of training beforehand, at least 1."""
 
     @abc.abstractmethod
-    def pretrained(self, transfers, sources) -> list:
+    def pretrained(self, transfers, peers) -> list:
         """List those transfer layers that are trained beforehand, then constant."""
 
     @abc.abstractmethod
@@ -122,17 +137,18 @@ class Method:
     branches: int | None = None
 
     def __post_init__(self):
-        branches = self.branches
-        if branches is not None and (not isinstance(branches, int) or branches < 2):
-            raise ValueError(
-                "Invalid value for option `branches`. Expected an int >= 2. Received: "
-                f"branches={branches!r}."
-            )
+        if self.branches is not None:
+            integer("branches", self.branches, 2)
 
     @property
     def adversarial(self):
         """Whether discriminators take part."""
         return bool(self.feature and self.feature.adversarial)
+
+    @property
+    def feature_update(self):
+        """Whether the feature-map-based loss has an update of its own."""
+        return bool(self.feature and not self.feature.joins_logit_loss)
 
     def parts(self, with_source=False):
         """Return what a run of this method has, as `results.json` records it.
@@ -146,15 +162,14 @@ class Method:
             None; "objective": str or None, methods of one objective have one set of
             options.
         """
-        feature = self.feature
         return {
             "kl": self.kl,
-            "maps": feature is not None,
-            "feature_update": feature is not None and not feature.joins_logit_loss,
+            "maps": self.feature is not None,
+            "feature_update": self.feature_update,
             "discriminators": self.adversarial,
             "source": with_source,
             "branches": self.branches,
-            "objective": type(feature).__name__ if feature else None,
+            "objective": type(self.feature).__name__ if self.feature else None,
         }
 
     def get_config(self):
@@ -169,18 +184,18 @@ class Method:
         return cls(**config)
 
 
-def register(name, description, *, feature=None, fixed=None, **parts):
+def register(name, description, *, feature=None, fixed=None, **attributes):
     """Register a method under a name.
 
     Args:
         name: str, what users write.
         description: str, one line for listings.
-        feature: FeatureObjective subclass or None. Its constructor's arguments are the
-            method's options, and so is `branches` where the method has them.
-        fixed: dict of constructor arguments that this method sets; no longer options.
-        **parts: the other attributes of `Method`: `kl`, `frozen_source`, `branches`.
+        feature: FeatureObjective subclass or None. Its fields are the method's options,
+            and so is `branches` where the method has them.
+        fixed: dict of fields that this method sets; no longer options.
+        **attributes: of `Method`: `kl`, `frozen_source`, `branches`.
     """
-    method = Method(name, **parts)
+    method = Method(name, **attributes)
     _METHODS[name] = _Recipe(method, description, feature, fixed or {})
 
 
@@ -211,12 +226,17 @@ def get(method, **options):
     """
     if isinstance(method, Method):
         if options:
-            raise ValueError(
+            raise InvalidValue(
                 "A `Method` object carries its own options. Received as well: "
                 f"{options}. Give them to `afd_tf.methods.get('{method.name}', ...)`."
             )
         return method
     return lookup("method", method, _METHODS).build(options)
+
+
+def option_names(objective):
+    """List the options of a feature-map objective, the fields of its class."""
+    return [field.name for field in dataclasses.fields(objective)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,17 +247,17 @@ class _Recipe:
     fixed: dict
 
     def build(self, options):
-        known = inspect.signature(self.feature).parameters if self.feature else {}
+        known = option_names(self.feature) if self.feature else []
         known = [option for option in known if option not in self.fixed]
         own = ["branches"] if self.method.branches else []
         for option in options:
             if option not in known + own:
-                raise ValueError(
+                raise InvalidValue(
                     f"Method '{self.method.name}' has no option `{option}`. Its "
                     f"options: {known + own}.{nearest(option, known + own)}"
                 )
-        parts = {option: options[option] for option in own if option in options}
+        attributes = {option: options[option] for option in own if option in options}
         if self.feature:
-            rest = {k: v for k, v in options.items() if k not in parts}
-            parts["feature"] = self.feature(**self.fixed, **rest)
-        return dataclasses.replace(self.method, **parts)
+            rest = {k: v for k, v in options.items() if k not in attributes}
+            attributes["feature"] = self.feature(**self.fixed, **rest)
+        return dataclasses.replace(self.method, **attributes)

@@ -10,7 +10,7 @@ from afd_tf.training import failures
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import SkipNonFinite, StopOnNonFinite
 from afd_tf.training.callbacks.progress import Progress
-from afd_tf.training.callbacks.saving import Resume, Save, Saver, StopIfAsked
+from afd_tf.training.callbacks.saving import RestoredEpoch, Save, Saver, StopIfAsked
 from afd_tf.training.callbacks.tensorboard import TensorBoard
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.state import METRICS, State
@@ -90,6 +90,7 @@ def fit(experiment, run, interruption, options):
                     validation_freq=_evaluated(epochs, options.evaluate_every),
                     epochs=epochs,
                     initial_epoch=start.epoch,
+                    initial_step=start.step,
                     callbacks=_callbacks(
                         experiment,
                         run,
@@ -147,13 +148,15 @@ def _callbacks(experiment, run, interruption, options, state, workers, saver, re
         def set_metrics():
             state.write(restored.values, METRICS)
 
-        callbacks.append(Resume(start, steps, position, set_metrics))
+        callbacks.append(RestoredEpoch(start, steps, position, set_metrics))
+    watch = StopOnNonFinite(saver)
     if options.non_finite == "skip":
         recorded.append(SkipNonFinite(state, workers, record))
+    # After the one that puts a bad step's logs back.
+    callbacks += [*recorded, watch]
     if workers.is_chief:
         recorded.append(MetricsFile(run.metrics, steps, record))
-    watch = StopOnNonFinite(saver)
-    callbacks += [watch, *recorded]
+        callbacks.append(recorded[-1])
     if options.tensorboard and workers.is_chief:
         config = run.read_config()
         done = start.epoch * steps + start.step

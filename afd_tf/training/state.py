@@ -6,7 +6,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from afd_tf.devices import multi_worker
+from afd_tf.devices.model import first_replica, over_workers, total
 
 NETWORK = "network"
 METRICS = "metrics/"
@@ -33,7 +33,7 @@ class State:
 
     def __init__(self, distiller):
         self._strategy = distiller.distribute_strategy
-        self._first = multi_worker.first_replica(self._strategy)
+        self._first = first_replica(self._strategy)
         self._variables = {
             f"{part}/{name}": variable
             for part, variables in _parts(distiller).items()
@@ -68,7 +68,7 @@ class State:
         Every worker must call it at the same point.
         """
         values = self.read(only)
-        if multi_worker.over_workers(self._strategy):
+        if over_workers(self._strategy):
             own = {n: c for n, c in self._copies.items() if n.startswith(only)}
             differing = {
                 name: copies
@@ -97,7 +97,7 @@ class State:
                 tables.append(
                     tf.pad(row[None], [[above, replicas - above - 1], [0, 0]])
                 )
-            table = multi_worker.total(self._strategy, tables)
+            table = total(self._strategy, tables)
             shapes = [differing[n][0].shape for n in names]
             parts = tf.split(table, [s.num_elements() for s in shapes], axis=1)
             for name, shape, part in zip(names, shapes, parts, strict=True):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import afd_tf
 from afd_tf import losses
-from afd_tf.distillation.kernels import use_kernels
+from afd_tf.distillation.phases import logit_optimizer
 from afd_tf.networks.layers.normalization import with_stock_normalization
 
 CLASSES = 100
@@ -95,10 +95,9 @@ def alone(network, batch_size, kernels):
         batch_size: int.
         kernels: bool, whether the optimizer updates by kernels as ours do.
     """
-    optimizer = afd_tf.distillation.phases.logit_optimizer()
-    if kernels:
-        optimizer.build(network.trainable_variables)
-        use_kernels(optimizer)
+    optimizer = logit_optimizer()
+    if not kernels:
+        optimizer = keras.optimizers.SGD.from_config(optimizer.get_config())
     network.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -99,31 +99,20 @@ class SkipNonFinite(keras.callbacks.Callback):
         """Return what a checkpoint holds of this: a dict that JSON can hold."""
         return {"skipped": self._skipped, "skipped_in_a_row": self._in_a_row}
 
-    def on_train_begin(self, logs=None):
-        self._train_function = self.model.train_function
-        self.model.train_function = self._step_or_nothing
-
-    def on_train_end(self, logs=None):
-        self.model.train_function = self._train_function
-
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._batch = epoch, 0
+        self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._batch = batch
+        self._batch, self._before = batch, self._state.read()
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs["skipped_steps"] = self._skipped
-
-    def _step_or_nothing(self, iterator):
-        before = self._state.read()
-        logs = self._train_function(iterator)
-        bad = bad_losses({key: float(value) for key, value in logs.items()})
+    def on_train_batch_end(self, batch, logs=None):
+        before, self._before = self._before, None
+        bad = bad_losses(logs)
         # Losses are those of all replicas; statistics are each one's own.
         (bad_states,) = self._workers.total(not self._state.finite())
         if not bad and not bad_states:
             self._in_a_row = 0
-            return logs
+            return
         self._state.put_back(before)
         self._skipped += self.model.steps_per_execution
         self._in_a_row += 1
@@ -140,7 +129,14 @@ class SkipNonFinite(keras.callbacks.Callback):
             "so far).",
             stacklevel=2,
         )
-        return self.model.get_metrics_result()
+        # Other callbacks look at the same dict.
+        logs.update(
+            (name, float(value))
+            for name, value in self.model.get_metrics_result().items()
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["skipped_steps"] = self._skipped
 
 
 def owner(key, network_names):

@@ -251,11 +251,10 @@ def _agree(workers, interruption, due=False):
     return due, next((s for s, n in zip(SIGNALS, heard, strict=True) if n), None)
 
 
-class Resume(keras.callbacks.Callback):
-    """Go on in the middle of an epoch, as if training had not stopped.
+class RestoredEpoch(keras.callbacks.Callback):
+    """Put back the metrics and the data's position in the epoch that is continued.
 
-    To Keras the epoch is a whole one. The steps that were done are not done again: the
-    train function is not called, and the data begins after them.
+    `fit` itself leaves out the steps that were made.
 
     Args:
         start: Position.
@@ -278,20 +277,3 @@ class Resume(keras.callbacks.Callback):
         # A whole epoch's data would begin with the next epoch, and is not asked for.
         if self._start.step < self._steps:
             self._position.assign(epoch, self._start.step)
-        calls = -(-self._start.step // self.model.steps_per_execution)
-        self.model.train_function = self._skipping(self.model.train_function, calls)
-
-    def _skipping(self, train_function, calls):
-        def skip(iterator):
-            nonlocal calls
-            calls -= 1
-            if calls:
-                return {}
-            self.model.train_function = train_function
-            # If no step follows, Keras takes the epoch's metrics from here.
-            return self.model.get_metrics_result() if self._is_trained() else {}
-
-        return skip
-
-    def _is_trained(self):
-        return self._start.step >= self._steps

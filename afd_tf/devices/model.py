@@ -1,15 +1,18 @@
-"""What Keras 3 lacks under `tf.distribute.MultiWorkerMirroredStrategy`.
+"""The Keras shim for several devices and workers: one train function of a built model.
 
-Keras does not support this strategy (https://github.com/keras-team/keras/issues/20585)
-for two reasons: before training it reduces a batch of data over replicas, in order to
-build a model, and after each step it reduces scalars along an axis that they do not
-have. Here the first is left out, since a distiller is built when it is made, and logs
-leave the step as one vector with an axis. Everything of this is in this module, so that
-it can go when Keras supports the strategy.
+Keras does not support `tf.distribute.MultiWorkerMirroredStrategy`
+(https://github.com/keras-team/keras/issues/20585) for two reasons: before training it
+reduces a batch of data over replicas, in order to build a model, and after each step it
+reduces scalars along an axis that they do not have. Here the first is left out, since a
+distiller is built when it is made, and logs leave the step as one vector with an axis.
+Nor can Keras begin in the middle of an epoch. All of this is in this module, so that it
+can go when Keras does it.
 """
 
 import keras
 import tensorflow as tf
+
+from afd_tf.errors import integer
 
 
 def over_workers(strategy):
@@ -37,7 +40,7 @@ def total(strategy, values):
     return strategy.reduce("SUM", per_replica, axis=None)
 
 
-def examples_everywhere(images):
+def global_count(images):
     """Return the number of examples of the global batch, a float32 scalar.
 
     Args:
@@ -84,25 +87,59 @@ def own_rows(strategy, data):
     return distributed
 
 
-class MultiWorkerModel(keras.Model):
-    """A model, built before training, that trains over several workers as well."""
+class DistributedModel(keras.Model):
+    """A model, built before training, that trains on one device, several or workers.
+
+    Its train function makes `steps_per_execution` steps, returns the logs of all
+    replicas, and may leave out the first steps of an epoch.
+    """
+
+    _steps_left_out = 0
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing; on one machine Keras' way fails for shares of different sizes."""
 
+    def fit(self, x=None, *, initial_step=0, validation_data=None, **arguments):
+        """Train as `keras.Model.fit` does, with its arguments.
+
+        Args:
+            x: as in Keras.
+            initial_step: int, the step of the first epoch to begin with. The steps
+                before it are not made and no data is asked for; callbacks see them.
+            validation_data: as in Keras.
+            **arguments: as in Keras.
+        """
+        self._steps_left_out = integer("initial_step", initial_step, 0)
+        strategy = self.distribute_strategy
+        return super().fit(
+            own_rows(strategy, x),
+            validation_data=own_rows(strategy, validation_data),
+            **arguments,
+        )
+
+    def evaluate(self, x=None, *arguments, **options):
+        """Evaluate as `keras.Model.evaluate` does, with its arguments."""
+        rows = own_rows(self.distribute_strategy, x)
+        return super().evaluate(rows, *arguments, **options)
+
     def make_train_function(self, force=False):
-        if not over_workers(self.distribute_strategy):
-            super().make_train_function(force)
-        elif self.train_function is None or force:
-            self.train_function = self._with_one_vector(self.train_step)
+        if self.train_function is None or force:
+            run = self._packed(self.train_step)
+            self.train_function = lambda iterator: self._left_out() or run(iterator)
 
     def make_test_function(self, force=False):
-        if not over_workers(self.distribute_strategy):
-            super().make_test_function(force)
-        elif self.test_function is None or force:
-            self.test_function = self._with_one_vector(self.test_step)
+        if self.test_function is None or force:
+            self.test_function = self._packed(self.test_step)
 
-    def _with_one_vector(self, step):
+    def _left_out(self):
+        """Return logs in place of steps that are not made; nothing if one is due."""
+        if self._steps_left_out <= 0:
+            return None
+        self._steps_left_out -= self.steps_per_execution
+        # Keras takes the epoch's metrics from here if no step follows.
+        return self.get_metrics_result()
+
+    def _packed(self, step):
         """Make a step's function whose logs are reduced together: one collective."""
         names = []
 
@@ -112,9 +149,10 @@ class MultiWorkerModel(keras.Model):
             return tf.stack([tf.cast(v, tf.float32) for v in logs.values()])[None]
 
         # Metrics of replicas differ; a replica's share of the mean is its own.
-        function = self._make_function(packed)
+        run = self._make_function(packed)
 
         def unpacked(iterator):
-            return dict(zip(names, tf.unstack(function(iterator)), strict=True))
+            values = tf.reshape(run(iterator), [-1])
+            return dict(zip(names, tf.unstack(values), strict=True))
 
         return unpacked

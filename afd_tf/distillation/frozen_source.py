@@ -1,4 +1,4 @@
-"""A network that is trained already, from which others learn."""
+"""The frozen source: a trained network from which others learn."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from afd_tf.errors import inapplicable, instance, invalid
 from afd_tf.networks.classifier import check_classifier
 from afd_tf.networks.tap import Tapped, tap
 
@@ -37,6 +38,30 @@ class FrozenSource:
         return maps, [tf.stop_gradient(ops.cast(logits, "float32"))]
 
 
+def check_given(method, source):
+    """Check that there is a frozen source where the method needs one, and only there.
+
+    Raises:
+        ValueError: if not; the message says how to give one.
+    """
+    if source is None and method.frozen_source == "required":
+        raise invalid(
+            "source",
+            f"a network that is trained already: method '{method.name}' learns from it",
+            source,
+            hint=f"Pass a Keras model, OnlineDistiller(networks, '{method.name}', "
+            "source=model); in a configuration name a run or a file, "
+            'train.source = "runs/teacher" and train.source_network = "resnet20".',
+        )
+    if source is not None and method.frozen_source == "refused":
+        raise inapplicable(
+            "source",
+            source,
+            f"method '{method.name}' learns from no frozen network",
+            "Leave it out, or choose a method that has one, such as 'kd'.",
+        )
+
+
 def freeze(network, layer, method, input_shape, num_classes):
     """Make a trained network a source; its `trainable` becomes False.
 
@@ -51,28 +76,26 @@ def freeze(network, layer, method, input_shape, num_classes):
         ValueError: if it sees other images or classes, or has no map the method needs.
         TypeError: if it is no Keras model.
     """
-    if not isinstance(network, keras.Model):
-        raise TypeError(
-            "Invalid value for argument `source`. Expected a keras.Model that is "
-            f"trained already. Received: {network!r} of type {type(network).__name__}."
-        )
+    instance("source", network, keras.Model, "a keras.Model that is trained already")
     images, logits = check_classifier(network)
     own = (tuple(images.shape[1:]), int(logits.shape[-1]))
     if own != (tuple(input_shape), num_classes):
-        raise ValueError(
-            "Invalid value for argument `source`. Expected a network that sees the "
-            f"same images and classes as those that learn from it, {input_shape} and "
-            f"{num_classes}. Received: '{network.name}' with {own[0]} and {own[1]}."
+        raise invalid(
+            "source",
+            "a network that sees the same images and classes as those that learn from "
+            f"it, {input_shape} and {num_classes}",
+            received=f"'{network.name}' with {own[0]} and {own[1]}",
         )
     tapped = None
     if method.feature:
         try:
             tapped = tap(network, layer)
         except ValueError as error:
-            raise ValueError(
-                f"Invalid value for argument `source`. Expected a network with a "
-                f"feature map, which method '{method.name}' needs. Received: "
-                f"'{network.name}'. {error}"
+            raise invalid(
+                "source",
+                f"a network with a feature map, which method '{method.name}' needs",
+                received=f"'{network.name}'",
+                hint=str(error),
             ) from error
     network.trainable = False
     return FrozenSource(network, tapped)
