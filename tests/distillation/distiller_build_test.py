@@ -158,7 +158,7 @@ def state(model):
         {},
         {"weight_decay": "decoupled", "logit_schedule": "cosine", "total_steps": 9},
         {
-            "logit_optimizer": keras.optimizers.Adam(1e-3),
+            "optimizer": keras.optimizers.Adam(1e-3),
             "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             "metrics": [keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")],
         },

@@ -54,7 +54,7 @@ def test_schedules_count_batches_where_the_optimizer_accumulates_gradients():
     images, labels = tiny.batch(20)
     model = tiny.distiller(
         compiled={
-            "logit_optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+            "optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
             "logit_schedule": "step_decay",
             "feature_schedule": "step_decay",
         }

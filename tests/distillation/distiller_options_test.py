@@ -37,7 +37,7 @@ def test_temperature_weight_and_topology_of_the_kl_term():
         np.testing.assert_allclose(logs[f"{name}_kl"], kl, rtol=1e-4)
         total = logs[f"{name}_cross_entropy"] + 2.5 * kl
         np.testing.assert_allclose(logs[f"{name}_loss"], total, rtol=1e-4)
-    assert model._wiring.sources == ((2,), (0,), (1,))
+    assert model._exchange.peers == ((2,), (0,), (1,))
 
 
 def test_feature_weight_multiplies_the_feature_update():
@@ -250,7 +250,7 @@ def test_an_optimizer_that_accumulates_gradients_counts_steps(every):
     images, labels = tiny.batch()
     model = tiny.distiller(
         compiled={
-            "logit_optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+            "optimizer": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
             "feature_every": every,
             "run_eagerly": False,
         }

@@ -105,7 +105,7 @@ def trained(request):
     found.start = [np.array(v) for v in model.trainable_variables]
     found.first_statistics = [statistics(layer) for layer in normalizations(networks)]
     found.logs, found.statistics, found.expected = [], [], []
-    order = step.bound_backlog
+    order = step.order_weight_gradients
 
     def counting():
         found.waiting.append(waiting())
@@ -113,7 +113,7 @@ def trained(request):
         found.waiting.append(waiting())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "bound_backlog", counting)
+        patch.setattr(step, "order_weight_gradients", counting)
         compiled(model)
         for batch in batches():
             found.expected += [x for n in networks for x in averaged(n, batch[0])]
@@ -180,7 +180,7 @@ def test_what_is_tested_here_is_at_work(trained):
 
 @pytest.mark.slow
 def test_steps_are_those_of_keras_layers_and_optimizers(trained, monkeypatch):
-    monkeypatch.setattr(step, "bound_backlog", lambda: None)
+    monkeypatch.setattr(step, "order_weight_gradients", lambda: None)
     monkeypatch.setattr(phases, "use_kernels", lambda optimizer: None)
     stock = compiled(trained.stock)
     logs = [fit(stock, batch) for batch in batches()]

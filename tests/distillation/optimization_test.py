@@ -9,7 +9,7 @@ from afd_tf import OnlineDistiller
 from afd_tf.distillation import schedules
 from afd_tf.distillation.phases import Phase, WeightDecay
 
-ROLES = ("logit_optimizer", "feature_optimizer", "discriminator_optimizer")
+ROLES = ("optimizer", "feature_optimizer", "discriminator_optimizer")
 
 
 def optimizers(model):
@@ -289,7 +289,7 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
     ("arguments", "message"),
     [
         (
-            {"logit_optimizer": keras.optimizers.AdamW(0.1)},
+            {"optimizer": keras.optimizers.AdamW(0.1)},
             "Weight decay is set twice",
         ),
         ({"weight_decay": "l2"}, "'coupled'"),
@@ -297,7 +297,7 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
         ({"logit_schedule": "cosin"}, "Did you mean 'cosine'"),
         (
             {
-                "logit_optimizer": keras.optimizers.SGD(
+                "optimizer": keras.optimizers.SGD(
                     keras.optimizers.schedules.CosineDecay(0.1, 10)
                 ),
                 "logit_schedule": schedules.Cosine(),
@@ -316,7 +316,7 @@ def test_unknown_length_of_training_is_an_error_that_says_what_to_pass():
         ({"metrics": [keras.metrics.Mean("loss")]}, "accuracies are always reported"),
         (
             {
-                "logit_optimizer": keras.optimizers.LossScaleOptimizer(
+                "optimizer": keras.optimizers.LossScaleOptimizer(
                     keras.optimizers.AdamW(0.1)
                 )
             },
@@ -334,4 +334,4 @@ def test_one_optimizer_cannot_have_two_roles():
     model = OnlineDistiller([tiny.network(), tiny.network()], tiny.afd())
     shared = keras.optimizers.SGD(0.1)
     with pytest.raises(ValueError, match="different optimizer objects"):
-        model.compile(logit_optimizer=shared, feature_optimizer=shared)
+        model.compile(optimizer=shared, feature_optimizer=shared)

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny
 
 from afd_tf import OnlineDistiller
-from afd_tf.distillation.placebo import noise_like
+from afd_tf.distillation.step import noise_like
 
 SEED = tf.constant([5, 0], tf.int64)
 

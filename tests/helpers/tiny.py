@@ -66,7 +66,7 @@ def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None,
     networks = networks or [network(4), network(4)]
     method = afd() if method == "afd" else method
     model = OnlineDistiller(networks, method, **kw)
-    roles = ("logit_optimizer", "feature_optimizer", "discriminator_optimizer")
+    roles = ("optimizer", "feature_optimizer", "discriminator_optimizer")
     optimizers = {role: sgd(rate) for role, rate in zip(roles, rates, strict=True)}
     own = {"weight_decay": "none", "run_eagerly": True, **(compiled or {})}
     model.compile(**{**optimizers, **own})

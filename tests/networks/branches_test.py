@@ -85,7 +85,7 @@ def one(**options):
 def test_losses_are_those_of_every_branch_and_of_the_gate():
     images, labels = tiny.batch()
     model = one(names=list("abc"))
-    *logits, gated = model._wiring.branched.forward(images, training=True)
+    *logits, gated = model._exchange.branched.forward(images, training=True)
     logs = model.train_on_batch(images, labels, return_dict=True)
     for name, z in zip("abc", logits, strict=True):
         kl = np.mean(losses.kl_divergence(gated, z, 3.0))
@@ -101,7 +101,7 @@ def test_the_ensemble_is_the_gates():
     model = one()
     assert model.network_names == ["net", "net_2", "net_3"]
     model.fit(tiny.dataset(), verbose=0)
-    gated = np.array(model._wiring.branched.forward(images)[-1])
+    gated = np.array(model._exchange.branched.forward(images)[-1])
     predicted = model.predict(images, verbose=0)
     np.testing.assert_allclose(predicted["ensemble"], softmax(gated), rtol=1e-4)
     logs = model.evaluate(images, labels, return_dict=True, verbose=0)
@@ -128,7 +128,7 @@ def test_a_regulariser_of_the_trunk_counts_once():
     x = keras.layers.GlobalAveragePooling2D()(x)
     network = keras.Model(inputs, keras.layers.Dense(tiny.CLASSES)(x))
     model = tiny.distiller([network], "one", names=list("abc"))
-    gated = model._wiring.branched.forward(images, training=True)[-1]
+    gated = model._exchange.branched.forward(images, training=True)[-1]
     kernel = np.array(network.layers[1].kernel)
     expected = np.mean(losses.cross_entropy(labels, gated)) + 2 * np.sum(kernel**2)
     logs = model.train_on_batch(images, labels, return_dict=True)

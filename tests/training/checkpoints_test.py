@@ -76,7 +76,7 @@ def test_everything_that_a_step_changes_is_restored(tmp_path):
 
 
 def test_every_variable_of_the_model_is_in_it():
-    model = trained(logit_optimizer="adam")
+    model = trained(optimizer="adam")
     optimizers = [model.optimizer, model.feature_optimizer]
     optimizers.append(model.discriminator_optimizer)
     variables = [*model.variables, *model.metrics_variables]
@@ -182,7 +182,7 @@ def test_each_replica_gets_its_own_values_back(tmp_path):
             lambda: trained((4, 4)), "n4_2.* is not in it", id="no transfer layers"
         ),
         pytest.param(
-            lambda: trained(logit_optimizer="adam", logit_weight_decay=0.0),
+            lambda: trained(optimizer="adam", logit_weight_decay=0.0),
             "optimizer/.* is not in it",
             id="other optimizer",
         ),

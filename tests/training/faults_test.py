@@ -114,7 +114,7 @@ def load_without(step):
 
 
 def constant_rates(model, **kwargs):
-    keywords = {"logit_optimizer": keras.optimizers.SGD(0.05, momentum=0.9)}
+    keywords = {"optimizer": keras.optimizers.SGD(0.05, momentum=0.9)}
     OnlineDistiller.compile(model, **keywords, **kwargs)
 
 

@@ -59,7 +59,7 @@ def compile_with_more(model, **kwargs):
     """Compile with what has a state of its own: metrics, moments, averages, seeds."""
     OnlineDistiller.compile(
         model,
-        logit_optimizer=keras.optimizers.Adam(0.01),
+        optimizer=keras.optimizers.Adam(0.01),
         logit_schedule="cosine",
         metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")],
         gradient_ratio_every=3,

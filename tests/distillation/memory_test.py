@@ -190,7 +190,7 @@ def test_these_and_no_other_operations_wait(body):
     graph = backward_graph(body)
     before = edges(graph)
     with graph.as_default():
-        memory.bound_backlog()
+        memory.order_weight_gradients()
     assert edges(graph) - before == edges_by_definition(graph) != set()
 
 
@@ -208,7 +208,7 @@ def test_the_graph_is_walked_once_however_deep_the_networks(count, monkeypatch):
     monkeypatch.setattr(tf.Operation, "inputs", property(lambda o: inputs(look(o))))
     monkeypatch.setattr(symbolic, "consumers", lambda t: consumers(look(t)))
     with graph.as_default():
-        memory.bound_backlog()
+        memory.order_weight_gradients()
     assert 0 < len(looks) < 3 * size
 
 
@@ -222,5 +222,5 @@ def test_autograph_leaves_its_loops_as_they_are(monkeypatch):
         return origins(*arguments)
 
     monkeypatch.setattr(memory, "_origins", spy)
-    tf.function(lambda: memory.bound_backlog()).get_concrete_function()
+    tf.function(lambda: memory.order_weight_gradients()).get_concrete_function()
     assert memory.__file__ in files
