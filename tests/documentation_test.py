@@ -34,12 +34,31 @@ def test_documents_are_found_and_linked():
     assert pages - linked == set()
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs/study.md"])
-def test_tables_of_the_study_are_what_their_command_prints(path, capsys, monkeypatch):
-    text = path.read_text(encoding="utf-8")
-    (command,) = COMMAND.findall(text)
+def printed_rows(arguments, capsys, monkeypatch):
     monkeypatch.chdir(ROOT / "studies/cifar100_reduced")
-    assert results.main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
-    printed = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert results.main(arguments) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+
+
+def test_the_table_of_the_study_is_what_its_command_prints(capsys, monkeypatch):
+    text = (ROOT / "docs/study.md").read_text(encoding="utf-8")
+    (command,) = COMMAND.findall(text)
+    arguments = shlex.split(command.replace("\\\n", " "))[1:]
+    printed = printed_rows(arguments, capsys, monkeypatch)
     assert len(printed) == 38
     assert [line for line in printed if line not in text.splitlines()] == []
+
+
+def test_the_accuracies_of_the_readme_are_those_of_the_records(capsys, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)`:.* \| (\d) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == 5
+    names = [row[0] for row in rows]
+    printed = printed_rows([*names, "--format=markdown"], capsys, monkeypatch)
+    for name, seeds, *accuracies in rows:
+        start = next(
+            i for i, row in enumerate(printed) if row.startswith(f"| {name} |")
+        )
+        assert f"| {seeds} |" in printed[start]
+        for row, accuracy in zip(printed[start : start + 2], accuracies, strict=True):
+            assert accuracy.replace("±", "+-") in row
