@@ -16,11 +16,11 @@ from afd_tf.distillation.compile_options import (
 )
 from afd_tf.distillation.exchange import build_exchange
 from afd_tf.distillation.metrics import Meters
-from afd_tf.distillation.objectives import LossWeights
+from afd_tf.distillation.objectives import LossWeight, LossWeights
 from afd_tf.distillation.phases import check_unchanged
 from afd_tf.distillation.pretraining import pretrain
 from afd_tf.distillation.summary import summarize
-from afd_tf.errors import InvalidValue, choice, number
+from afd_tf.errors import InvalidValue, choice
 from afd_tf.networks.tap import tap as tap_network
 
 
@@ -81,6 +81,11 @@ class OnlineDistiller(DistributedModel):
     ```
     """
 
+    # Variables that the step reads at every step; assign a number to change one.
+    temperature = LossWeight("temperature", positive=True)
+    kl_weight = LossWeight("kl")
+    feature_weight = LossWeight("feature")
+
     _step = _meters = _options = None
     _evaluating = False
 
@@ -138,57 +143,31 @@ class OnlineDistiller(DistributedModel):
         self.source = source
         self.transfers = [layer for layer in exchange.transfers if layer is not None]
         self.discriminators = list(exchange.discriminators)
-        self._weights_of_losses = LossWeights(
-            self._scalar(
-                "temperature", number("temperature", temperature, positive=True)
-            ),
-            self._scalar("kl_weight", number("kl_weight", kl_weight)),
-            self._scalar("feature_weight", number("feature_weight", feature_weight)),
+        self._loss_weights = LossWeights(
+            temperature=self._scalar("temperature", "float32"),
+            kl=self._scalar("kl_weight", "float32"),
+            feature=self._scalar("feature_weight", "float32"),
         )
+        self.temperature = temperature
+        self.kl_weight = kl_weight
+        self.feature_weight = feature_weight
         # The schedules' length, the step at which it begins, and the steps so far.
-        self.total_steps = self._scalar("total_steps", 0, "int64")
-        self.first_step = self._scalar("first_step", 0, "int64")
-        self.trained_steps = self._scalar("trained_steps", 0, "int64")
+        self.total_steps = self._scalar("total_steps", "int64")
+        self.first_step = self._scalar("first_step", "int64")
+        self.trained_steps = self._scalar("trained_steps", "int64")
         self.pretrained_steps = None
         if exchange.pretrained:
-            self.pretrained_steps = self._scalar("pretrained_steps", 0, "int64")
+            self.pretrained_steps = self._scalar("pretrained_steps", "int64")
         self.built = True
 
-    def _scalar(self, name, value, dtype="float32"):
+    def _scalar(self, name, dtype):
         return self.add_weight(
             name=name,
             dtype=dtype,
-            initializer=keras.initializers.Constant(value),
+            initializer="zeros",
             trainable=False,
             aggregation="only_first_replica",
         )
-
-    @property
-    def temperature(self):
-        """T of E1, a variable that the step reads; assign a number to change it."""
-        return self._weights_of_losses.temperature
-
-    @temperature.setter
-    def temperature(self, value):
-        self.temperature.assign(number("temperature", value, positive=True))
-
-    @property
-    def kl_weight(self):
-        """Factor on the KL term, a variable that the step reads; assign a number."""
-        return self._weights_of_losses.kl
-
-    @kl_weight.setter
-    def kl_weight(self, value):
-        self.kl_weight.assign(number("kl_weight", value))
-
-    @property
-    def feature_weight(self):
-        """Factor on the feature-map-based loss, a variable; assign a number."""
-        return self._weights_of_losses.feature
-
-    @feature_weight.setter
-    def feature_weight(self, value):
-        self.feature_weight.assign(number("feature_weight", value))
 
     @property
     def taps(self):
@@ -333,7 +312,7 @@ class OnlineDistiller(DistributedModel):
             step = build_step(
                 self._exchange,
                 options,
-                self._weights_of_losses,
+                self._loss_weights,
                 fresh=self.forward == "fresh",
                 before=self._step,
             )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from afd_tf import losses
 from afd_tf.distillation.exchange import Exchange, model_regularisation
+from afd_tf.errors import number
 
 
 class Batch(NamedTuple):
@@ -53,6 +54,31 @@ class LossWeights(NamedTuple):
     temperature: keras.Variable
     kl: keras.Variable
     feature: keras.Variable
+
+
+class LossWeight:
+    """An attribute of a distiller: one of its `LossWeights`.
+
+    Reading gives the variable, assigning a number checks and sets it.
+
+    Args:
+        field: str, of `LossWeights`.
+        positive: bool, whether it must not be 0.
+    """
+
+    def __init__(self, field, positive=False):
+        self._field = field
+        self._positive = positive
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, model, owner=None):
+        return self if model is None else getattr(model._loss_weights, self._field)
+
+    def __set__(self, model, value):
+        value = number(self._name, value, positive=self._positive)
+        getattr(model._loss_weights, self._field).assign(value)
 
 
 @dataclasses.dataclass(frozen=True)
