@@ -8,6 +8,8 @@ import stat
 import warnings
 from pathlib import Path
 
+from afd_tf.errors import InvalidValue
+
 try:
     import fcntl
 except ImportError:  # not on this system: nobody is kept out
@@ -48,7 +50,7 @@ def read_text(path, what="file"):
         str, without a byte-order mark, lines ending in a line feed.
 
     Raises:
-        ValueError: naming the file, if it is missing, no regular file (a device or a
+        InvalidValue: naming the file, if it is missing, no regular file (a device or a
             pipe may never end), larger than 16 MiB, or not UTF-8.
     """
     try:
@@ -84,7 +86,7 @@ def read_json(path, shape, what="file"):
         The value.
 
     Raises:
-        ValueError: naming the file and what is wrong in it.
+        InvalidValue: naming the file and what is wrong in it.
     """
     text = read_text(path, what)
     try:
@@ -144,21 +146,45 @@ def _shown(value):
 
 
 def _unreadable(path, what, reason):
-    return ValueError(f"Damaged {what} {str(path)!r}: {reason}.")
+    return InvalidValue(f"Damaged {what} {str(path)!r}: {reason}.")
+
+
+@contextlib.contextmanager
+def replacing(*paths):
+    """Write files as a whole or not at all: beside them first, then renamed in order.
+
+    Args:
+        *paths: paths of files in one folder.
+
+    Yields:
+        list of temporary paths, one for each, whose names are the paths' own after one
+        common beginning.
+    """
+    temporary = [p.with_name(f".tmp-{os.getpid()}-{p.name}") for p in paths]
+    try:
+        yield temporary
+        for path in temporary:
+            _flush(path)
+        for path, final in zip(temporary, paths, strict=True):
+            os.replace(path, final)
+        _flush(paths[0].parent)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path, text):
-    """Write a file as a whole or not at all: beside it first, then renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text file as a whole or not at all."""
+    with replacing(Path(path)) as [temporary]:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path, value):

@@ -9,7 +9,6 @@ figure of a case is the median of its passes.
 """
 
 import argparse
-import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -17,7 +16,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,29 +32,25 @@ _SHAPE = (32, 32, 3)
 _EXAMPLES = 50_000
 
 
-def measure(data_dir=None, passes=9, disk=False, batch_size=BATCH_SIZE):
+def measure(data_dir=None, passes=9, batch_size=BATCH_SIZE):
     """Measure every case on CIFAR-100, or on random images of its shape.
 
     Args:
         data_dir: str, folder of the prepared tensorflow-datasets; without it, random
             images.
         passes: int >= 1, epochs per case, after one that is not counted.
-        disk: bool, whether to measure the decoded images read from disk as well.
         batch_size: int, images per batch.
 
     Returns:
         dict of case to images per second, the median of the passes.
     """
-    # In the working directory, not in /tmp, which may be memory.
-    place = tempfile.TemporaryDirectory(dir=".") if disk else contextlib.nullcontext()
-    with place as folder:
-        data_sets = _cases(_load(data_dir), batch_size, folder)
-        rates = {name: [] for name in data_sets}
-        for data_set in data_sets.values():  # the pass that is not counted
-            _rate(data_set)
-        for names in shuffled(list(data_sets), passes):
-            for name in names:
-                rates[name].append(_rate(data_sets[name]))
+    data_sets = _cases(_load(data_dir), batch_size)
+    rates = {name: [] for name in data_sets}
+    for data_set in data_sets.values():  # the pass that is not counted
+        _rate(data_set)
+    for names in shuffled(list(data_sets), passes):
+        for name in names:
+            rates[name].append(_rate(data_sets[name]))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -64,25 +58,23 @@ def _load(data_dir):
     """Return the training images and labels, decoded."""
     import numpy as np
 
-    from afd_tf.data.examples import InMemory
-    from afd_tf.data.readers import Request, open_source
+    from afd_tf.data.readers import ReaderOptions, open_reader
+    from afd_tf.data.splits import InMemory
 
     if data_dir:
-        # Of the source, its training images are wanted, not its pipelines.
-        return open_source(Request("cifar100", data_dir=data_dir)).train
+        return open_reader(ReaderOptions("cifar100", data_dir=data_dir)).train
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (_EXAMPLES, *_SHAPE), np.uint8)
     return InMemory(images, np.zeros(_EXAMPLES, np.int32))
 
 
-def _cases(examples, batch_size, folder):
+def _cases(examples, batch_size):
     """Return dict of name to data set, each step of the pipeline added to the last."""
     import tensorflow as tf
 
     from afd_tf.data import Augmentation, pipelines
     from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
-    from afd_tf.data.holding import Split, hold
-    from afd_tf.data.parallelism import BATCHES, READY, untuned
+    from afd_tf.data.pipelines import BATCHES, READY, untuned
 
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     reflect, zero = (Augmentation(4, mode, True) for mode in ("reflect", "zero"))
@@ -107,28 +99,16 @@ def _cases(examples, batch_size, folder):
         mapped = plan.map(pipelines.as_written(function), BATCHES)
         return untuned(mapped.prefetch(READY))
 
-    def whole(held, augmentation):
-        return pipelines.training(held, batch_size, 0, augmentation, mean, std)
+    def whole(augmentation):
+        return pipelines.training(examples, batch_size, 0, augmentation, mean, std)
 
-    cases = {
+    return {
         "gather": stage(gathered),
         "+ crop, flip": stage(cropped),
         "+ normalise": stage(normalised),
-        REFLECT: whole(examples, reflect),
-        "pipeline, zero": whole(examples, zero),
+        REFLECT: whole(reflect),
+        "pipeline, zero": whole(zero),
     }
-    if folder:
-        split = Split(
-            where="the benchmark's images",
-            count=len(examples),
-            image_shape=examples.image_shape,
-            num_classes=100,
-            decode=lambda: [(examples.images, examples.labels)],
-            on_demand=lambda: examples,
-            identity=lambda: {"source": "benchmark"},
-        )
-        cases["pipeline from disk"] = whole(hold(split, 0, folder), reflect)
-    return cases
 
 
 def _rate(data_set):
@@ -151,11 +131,11 @@ def table(rates):
 
 def machine():
     """Return what the figures depend on: dict that JSON can hold."""
-    from afd_tf.data import parallelism
+    from afd_tf.data import pipelines
 
     return {
         "processor": _processor(),
-        "cpus": parallelism.IMAGES,
+        "cpus": pipelines.IMAGES,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -198,12 +178,9 @@ def main(arguments=None):
         default=BATCH_SIZE,
         help=f"default: {BATCH_SIZE}",
     )
-    parser.add_argument(
-        "--disk", action="store_true", help="measure decoded images on disk as well"
-    )
     options = parser.parse_args(arguments)
     before = machine()
-    rates = measure(options.data_dir, options.passes, options.disk, options.batch_size)
+    rates = measure(options.data_dir, options.passes, options.batch_size)
     print(table(rates))
     ratio = rates[REFLECT] / TARGET
     print(f"\n{REFLECT}: {ratio:.2f} times {TARGET:,} images/s")

@@ -33,7 +33,7 @@ from reproduction.runs import Run, seconds_left
 from reproduction.study import Study
 from reproduction.verification import find_run, is_deterministic, verify
 
-from afd_tf.data.readers.prepared import data_root, find_prepared
+from afd_tf.data.readers.tfds import data_root, find_prepared
 from afd_tf.results.comparison import BASELINES, compare
 from afd_tf.results.tables import text
 from afd_tf.text import as_table, counted, duration

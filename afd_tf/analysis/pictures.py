@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from afd_tf.data.readers.images import Fit, read_image
+from afd_tf.data.images import Fit, read_image
 
 
 def choose(wanted, dataset, info):

@@ -1,19 +1,21 @@
 """Data: from a name or a folder to `tf.data` pipelines, reproducible at any step."""
 
-from afd_tf.data.augmentation import Augmentation
-from afd_tf.data.errors import reading_error
+from afd_tf.data.augmentation import Augmentation, RandomResizedCrop
+from afd_tf.data.dataset import EpochPosition, ImageDataset
 from afd_tf.data.info import DataInfo
-from afd_tf.data.loading import load
-from afd_tf.data.position import EpochPosition
-from afd_tf.data.random_resized_crop import RandomResizedCrop
-from afd_tf.data.readers import register
+from afd_tf.data.load import load
+from afd_tf.data.readers import Reader, ReaderOptions, register_reader
+from afd_tf.data.reading_errors import reading_error
 
 __all__ = [
     "Augmentation",
     "DataInfo",
     "EpochPosition",
+    "ImageDataset",
     "RandomResizedCrop",
+    "Reader",
+    "ReaderOptions",
     "load",
     "reading_error",
-    "register",
+    "register_reader",
 ]

@@ -1,9 +1,10 @@
-"""What a loaded data set is, for people and for the parts that build on it."""
+"""Description of a loaded data set."""
 
 import dataclasses
 
-from afd_tf.data.augmentation import Augmentation
-from afd_tf.data.random_resized_crop import RandomResizedCrop
+from afd_tf.data.augmentation import Augmentation, RandomResizedCrop
+
+IMAGE_FOLDER = "image folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +13,7 @@ class DataInfo:
 
     Attributes:
         name: str, the data set's name ("digits", "cifar100", or the folder's own).
-        source: str, where the images come from, for people.
+        description: str, where the images come from, for people.
         num_classes: int.
         class_names: tuple of `num_classes` str; label i is `class_names[i]`.
         image_shape: tuple (height, width, channels) in pixels.
@@ -32,12 +33,16 @@ class DataInfo:
         resize: int or None, the length of the shorter side, in pixels, before the
             centre of an image is cut out; None: as small as the image's size allows.
         test_split: str or None, the split that was asked for in place of "test".
-        test_fraction: float, the part of every class that is the test split where a
-            source has none.
+        test_fraction: float, the part of every class that is the test split where the
+            data set has none.
+        digests: dict of "train" and "evaluation" to a SHA-256 of the images in the two
+            pipelines: their files' names and sizes (without files, their pixels) and
+            their labels. The labels of tensorflow-datasets are left out where images
+            do not fit in memory: they would have to be read for it.
     """
 
     name: str
-    source: str
+    description: str
     num_classes: int
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
@@ -52,9 +57,10 @@ class DataInfo:
     seed: int
     split_seed: int
     in_memory: bool
-    resize: int | None = None
-    test_split: str | None = None
-    test_fraction: float = 0.2
+    resize: int | None
+    test_split: str | None
+    test_fraction: float
+    digests: dict[str, str]
 
     def preprocessing(self):
         """Describe what a network trained on this must be fed and what it answers.
@@ -65,7 +71,9 @@ class DataInfo:
         """
         return {
             # A folder's own name is none to load it by, and its path stays here.
-            "dataset": "image_folder" if self.source == "image folder" else self.name,
+            "dataset": "image_folder"
+            if self.description == IMAGE_FOLDER
+            else self.name,
             "input": "float32 (batch, height, width, channels), "
             "(pixel / 255 - mean) / std",
             "output": "logits (batch, classes)",

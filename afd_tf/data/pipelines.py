@@ -1,18 +1,48 @@
-"""`tf.data` pipelines: training passes at a position, and evaluation in fixed order."""
+"""`tf.data` pipelines: training passes at a position, and evaluation in fixed order.
+
+How much happens at once are fixed numbers. `tf.data` can find such numbers itself
+(AUTOTUNE), by a thread that sleeps ever longer between two looks. Who deletes an
+iterator, as `fit` does after every epoch, waits for that thread; TensorFlow does not
+always wake it, and then the wait is up to as long as the epoch was. The thread runs
+unless it is forbidden, whatever numbers are given.
+"""
 
 import functools
+import os
 
 import tensorflow as tf
 
-from afd_tf.data.augmentation import crop_flip, epoch_crops, epoch_order, normalize
-from afd_tf.data.examples import InMemory, OnDemand
-from afd_tf.data.parallelism import BATCHES, IMAGES, READY, untuned
-from afd_tf.data.position import EpochPosition
-from afd_tf.data.random_resized_crop import RandomResizedCrop, draw_part
-from afd_tf.data.share import Share
+from afd_tf.data.augmentation import (
+    RandomResizedCrop,
+    crop_flip,
+    draw_part,
+    epoch_crops,
+    epoch_order,
+    normalize,
+)
+from afd_tf.data.dataset import EpochPosition, ImageDataset
+from afd_tf.data.splits import OnDemand
+
+# Calls at once of a function of one image: the cores that this process may use.
+IMAGES = (
+    len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else os.cpu_count() or 1
+)
+# Calls at once of a function of a batch, each of which takes memory for a batch.
+BATCHES = min(IMAGES, 4)
+# Batches that lie ready.
+READY = 2
 
 # Nothing here branches on a tensor; to convert such functions takes a second.
 as_written = tf.autograph.experimental.do_not_convert
+
+
+def untuned(dataset):
+    """Return the data set without the thread that tunes it."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def training(examples, batch_size, seed, augmentation, mean, std):
@@ -22,7 +52,7 @@ def training(examples, batch_size, seed, augmentation, mean, std):
     batch size, nor the number of replicas, nor earlier epochs change an image.
 
     Args:
-        examples: `InMemory`, `OnDisk` or `OnDemand`.
+        examples: `InMemory` or `OnDemand`.
         batch_size: int, at most `len(examples)`.
         seed: int.
         augmentation: `Augmentation`, `RandomResizedCrop` (of an `OnDemand` with
@@ -31,58 +61,12 @@ def training(examples, batch_size, seed, augmentation, mean, std):
         std: tuple of floats, fractions of 255.
 
     Returns:
-        tf.data.Dataset of (images float32 (batch, height, width, channels), labels
-        int32 (batch,)) whose cardinality is the steps of a whole epoch, and which has
-        an `EpochPosition` as its attribute `position`, and as its attribute `share_of`
-        the function from the arguments of a `Share` to the data set of its rows alone,
-        with a batch for each of its replicas, which begins where `position` says.
+        `ImageDataset` of (images float32 (batch, height, width, channels), labels int32
+        (batch,)) with a position, whose cardinality is the steps of a whole epoch.
     """
-    position = EpochPosition(len(examples) // batch_size)
-    read = None if isinstance(examples, OnDemand) else _batch_reader(examples)
-    dataset = _with_shares(
-        functools.partial(
-            _training,
-            *(examples, read, batch_size, seed, augmentation, mean, std, position),
-        )
-    )
-    dataset.position = position
-    return dataset
-
-
-def _with_shares(make):
-    """Make the data set of all rows, which can be asked for one of fewer."""
-    dataset = make(Share())
-    dataset.share_of = lambda *share: make(Share(*share))
-    return dataset
-
-
-def _training(
-    examples, read, batch_size, seed, augmentation, mean, std, position, share
-):
-    count = len(examples)
-    steps = count // batch_size
-    sizes = share.sizes(batch_size)
-    start, rows = share.start(batch_size), sum(sizes)
-    one_by_one = read is None
+    count, steps = len(examples), len(examples) // batch_size
+    position = EpochPosition(steps)
     parts = isinstance(augmentation, RandomResizedCrop)
-
-    @as_written
-    def one_pass(_):
-        epoch, step = position.advance()
-        order = epoch_order(count, seed, epoch)[: steps * batch_size]
-        order = tf.reshape(order[step * batch_size :], (-1, batch_size))
-        order = tf.reshape(order[:, start : start + rows], (-1,))
-        if parts:
-            crops = tf.fill(tf.shape(order), epoch)
-        elif augmentation:
-            crops = epoch_crops(count, seed, epoch, augmentation)
-            crops = tf.gather(crops, order)
-        else:
-            crops = tf.zeros((tf.size(order), 3), tf.int32)
-        if not one_by_one:
-            order = tf.reshape(order, (-1, rows))
-            crops = tf.reshape(crops, (-1, rows, 3))
-        return tf.data.Dataset.from_tensor_slices((order, crops))
 
     @as_written
     def render(images, labels, crops):
@@ -90,70 +74,98 @@ def _training(
             images = crop_flip(images, crops, augmentation)
         return normalize(images, mean, std), labels
 
-    plan = tf.data.Dataset.range(1).flat_map(one_pass)
-    if one_by_one:
-        if parts:
-            fetch = _part_fetcher(examples, seed, augmentation)
-        else:
-            fetch = _fetcher(examples)
-        plan = _of_at_most(plan, steps * rows)
-        one = as_written(lambda index, crops: (*fetch(index, crops), crops))
-        dataset = plan.map(one, IMAGES)
-        dataset = dataset.batch(rows, drop_remainder=True).map(render, BATCHES)
+    if isinstance(examples, OnDemand):
+        by_batch = False
+        fetch = (
+            _part_fetcher(examples, seed, augmentation) if parts else _fetcher(examples)
+        )
+
+        def batches(plan, rows):
+            one = as_written(lambda index, crops: (*fetch(index, crops), crops))
+            plan = _of_at_most(plan, steps * rows)
+            plan = plan.map(one, IMAGES).batch(rows, drop_remainder=True)
+            return plan.map(render, BATCHES)
+
     else:
-        plan = _of_at_most(plan, steps)
+        by_batch = True
+        read = _batch_reader(examples)
+
+        def batches(plan, rows):
+            step = as_written(lambda indices, crops: render(*read(indices), crops))
+            return _of_at_most(plan, steps).map(step, BATCHES)
+
+    def build(replicas):
+        sizes = replicas.sizes(batch_size)
+        start, rows = replicas.start(batch_size), sum(sizes)
 
         @as_written
-        def step(indices, crops):
-            return render(*read(indices), crops)
+        def one_pass(_):
+            epoch, step = position.advance()
+            order = epoch_order(count, seed, epoch)[: steps * batch_size]
+            order = tf.reshape(order[step * batch_size :], (-1, batch_size))
+            order = tf.reshape(order[:, start : start + rows], (-1,))
+            if parts:
+                crops = tf.fill(tf.shape(order), epoch)
+            elif augmentation:
+                crops = epoch_crops(count, seed, epoch, augmentation)
+                crops = tf.gather(crops, order)
+            else:
+                crops = tf.zeros((tf.size(order), 3), tf.int32)
+            if by_batch:
+                order = tf.reshape(order, (-1, rows))
+                crops = tf.reshape(crops, (-1, rows, 3))
+            return tf.data.Dataset.from_tensor_slices((order, crops))
 
-        dataset = plan.map(step, BATCHES)
-    if len(sizes) > 1:
-        dataset = dataset.rebatch(sizes)
-    return _ready(dataset)
+        dataset = batches(tf.data.Dataset.range(1).flat_map(one_pass), rows)
+        return _ready(dataset.rebatch(sizes) if len(sizes) > 1 else dataset)
+
+    return ImageDataset(build, position)
 
 
 def evaluation(examples, batch_size, mean, std):
     """Build the evaluation data set: fixed order, every example once.
 
     Args:
-        examples: `InMemory`, `OnDisk` or `OnDemand`.
+        examples: `InMemory` or `OnDemand`.
         batch_size: int.
         mean: tuple of floats, fractions of 255.
         std: tuple of floats, fractions of 255.
 
     Returns:
-        tf.data.Dataset of (images float32 (batch, height, width, channels), labels
-        int32 (batch,)); the last batch holds the remainder. Its attribute `share_of`
-        is the function from the arguments of a `Share` to the data set of its rows.
+        `ImageDataset` of (images float32 (batch, height, width, channels), labels int32
+        (batch,)); the last batch holds the remainder.
     """
-    read = None if isinstance(examples, OnDemand) else _batch_reader(examples)
-    return _with_shares(
-        functools.partial(_evaluation, examples, read, batch_size, mean, std)
-    )
-
-
-def _evaluation(examples, read, batch_size, mean, std, share):
-    rows, sizes = share.of_batches(len(examples), batch_size)
+    count = len(examples)
 
     @as_written
     def render(images, labels):
         return normalize(images, mean, std), labels
 
-    def batches(dataset):
-        # The last batch is smaller by itself; what else differs is listed.
-        if len(set(sizes[:-1])) <= 1 and sizes[-1:] <= sizes[:1]:
-            return dataset.batch(max([1, *sizes]))
-        return dataset.batch(1).rebatch(sizes)
+    if isinstance(examples, OnDemand):
 
-    if read is None:
-        own = examples if len(rows) == len(examples) else examples.subset(rows)
-        dataset = batches(decoded(own)).map(render, BATCHES)
+        def rendered(rows, batched):
+            own = examples if len(rows) == count else examples.subset(rows)
+            return batched(decoded(own)).map(render, BATCHES)
+
     else:
-        dataset = batches(tf.data.Dataset.from_tensor_slices(rows))
-        whole = as_written(lambda indices: render(*read(indices)))
-        dataset = dataset.map(whole, BATCHES)
-    return _ready(dataset)
+        read = _batch_reader(examples)
+
+        def rendered(rows, batched):
+            step = as_written(lambda indices: render(*read(indices)))
+            return batched(tf.data.Dataset.from_tensor_slices(rows)).map(step, BATCHES)
+
+    def build(replicas):
+        rows, sizes = replicas.of_batches(count, batch_size)
+
+        def batched(dataset):
+            # The last batch is smaller by itself; what else differs is listed.
+            if len(set(sizes[:-1])) <= 1 and sizes[-1:] <= sizes[:1]:
+                return dataset.batch(max([1, *sizes]))
+            return dataset.batch(1).rebatch(sizes)
+
+        return _ready(rendered(rows, batched))
+
+    return ImageDataset(build)
 
 
 def decoded(examples):
@@ -191,21 +203,9 @@ def _of_at_most(dataset, count):
 def _batch_reader(examples):
     """Return a function from indices (batch,) to uint8 images and int32 labels."""
     with tf.device("/CPU:0"):
-        labels = tf.constant(examples.labels)
-        if isinstance(examples, InMemory):
-            # Not `examples` in the function: its arrays would stay in memory as well.
-            images = tf.constant(examples.images)
-            return lambda indices: (
-                tf.gather(images, indices),
-                tf.gather(labels, indices),
-            )
-
-    def read(indices):
-        images = tf.numpy_function(examples.gather, [indices], tf.uint8, stateful=False)
-        shape = (indices.shape[0], *examples.image_shape)
-        return tf.ensure_shape(images, shape), tf.gather(labels, indices)
-
-    return read
+        # Not `examples` in the function: its arrays would stay in memory as well.
+        images, labels = tf.constant(examples.images), tf.constant(examples.labels)
+    return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
 
 
 def _fetcher(examples):
@@ -227,7 +227,7 @@ def _part_fetcher(examples, seed, augmentation):
 
 
 def _row_reader(examples):
-    """Return a function from an index to the row of the examples' source."""
+    """Return a function from an index to the row of `fetch`."""
     if examples.rows is None:
         return lambda index: index
     with tf.device("/CPU:0"):

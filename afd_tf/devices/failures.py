@@ -2,12 +2,14 @@
 
 import re
 
+from afd_tf.errors import Mistake
 
-class OutOfMemoryError(MemoryError):
+
+class OutOfMemoryError(Mistake, MemoryError):
     """There is less memory than a step needs."""
 
 
-class WorkerLostError(ConnectionError):
+class WorkerLostError(Mistake, ConnectionError):
     """Another worker of the run does not answer any more.
 
     Attributes:

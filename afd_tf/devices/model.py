@@ -74,11 +74,11 @@ def own_rows(strategy, data):
         A distributed data set where `data` is one of `afd_tf.data` and the strategy
         spans several processes; else `data`.
     """
-    if not over_workers(strategy) or not hasattr(data, "share_of"):
+    if not over_workers(strategy) or not hasattr(data, "for_replicas"):
         return data
     own = len(strategy.extended.worker_devices)
     distributed = strategy.distribute_datasets_from_function(
-        lambda context: data.share_of(
+        lambda context: data.for_replicas(
             context.input_pipeline_id * own, own, context.num_replicas_in_sync
         )
     )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from afd_tf.errors import invalid
 from afd_tf.files import write_json
 from afd_tf.runs import settings_text
 from afd_tf.runs.run_directory import LOCATION
@@ -21,11 +22,12 @@ _IDENTITY = {
     "train_examples": int,
     "mean": [float],
     "std": [float],
+    "digests": {"train": str, "evaluation": str},
 }
 _DATASET = {
     **_IDENTITY,
     "name": str,
-    "source": str,
+    "description": str,
     "test_examples": int,
     "evaluated_split": str,
     "batch_size": int,
@@ -34,9 +36,6 @@ _DATASET = {
     "seed": int,
     "split_seed": int,
     "in_memory": bool,
-}
-# Not in the records of older runs.
-_NEWER = {
     "resize": (int, type(None)),
     "test_split": (str, type(None)),
     "test_fraction": float,
@@ -97,7 +96,7 @@ def agree(workers, config, info, source):
     settings = settings_text.statements(config)
     own = {
         "settings": sorted((k, v) for k, v in settings.items() if k not in LOCATION),
-        "data": data_digest(info),
+        "data": [data_digest(info), info.digests],
         "source": source and source.record["sha256"],
     }
     digests = [_digest(value) for value in own.values()]
@@ -126,7 +125,8 @@ def data_digest(info):
         str of 64 hexadecimal digits; of classes, shape, numbers of examples and the
         images' mean and standard deviation.
     """
-    known = {key: getattr(info, key) for key in (*_IDENTITY, "test_examples")}
+    keys = [key for key in _IDENTITY if key != "digests"]
+    known = {key: getattr(info, key) for key in (*keys, "test_examples")}
     for key in ("mean", "std"):
         known[key] = [round(float(value), 6) for value in known[key]]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
@@ -150,11 +150,19 @@ def record_dataset(run, info):
         write_json(run.dataset, record)
         return
     earlier = read_dataset(run)
-    changed = [key for key in _IDENTITY if earlier.get(key) != record[key]]
+    changed = [key for key in _IDENTITY if earlier[key] != record[key]]
+    if "digests" in changed:
+        changed.remove("digests")
+        changed += [
+            f"{split} images or labels"
+            for split, digest in record["digests"].items()
+            if earlier["digests"][split] != digest
+        ]
     if changed:
-        raise ValueError(
-            "Invalid value for argument `data_dir`. Expected the data that the run in "
-            f"{run.path} began with. Received: other {', '.join(changed)}."
+        raise invalid(
+            "data_dir",
+            f"the data that the run in {run.path} began with",
+            received=f"other {', '.join(changed)}",
         )
 
 
@@ -165,8 +173,6 @@ def read_dataset(run):
         ValueError: if there is none, or it is damaged.
     """
     record = run.read_record(run.dataset, _DATASET)
-    newer = {key: shape for key, shape in _NEWER.items() if key in record}
-    run.read_record(run.dataset, newer)
     shape = record["image_shape"]
     if (
         len(shape) != 3
@@ -178,4 +184,4 @@ def read_dataset(run):
             f"{shape}, num_classes {record['num_classes']} with "
             f"{len(record['class_names'])} names."
         )
-    return {key: record[key] for key in (*_DATASET, *newer)}
+    return {key: record[key] for key in _DATASET}

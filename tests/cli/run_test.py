@@ -143,10 +143,6 @@ def test_a_run_hands_on_how_images_are_resized_and_split(run, tmp_path):
     handed_on = exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)
     assert {key: handed_on.get(key) for key in own} == own
     assert handed_on["split_seed"] == record["split_seed"]
-    older = {key: value for key, value in record.items() if key not in own}
-    described.write_text(json.dumps(older))
-    handed_on = exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)
-    assert "resize" not in handed_on
     described.write_text(json.dumps({**record, "resize": "20"}))
     with pytest.raises(ValueError, match=r"dataset\.json.*resize"):
         exported_network.preprocessing(RunDirectory(path), "digits", "a", 2)

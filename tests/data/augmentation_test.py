@@ -6,8 +6,10 @@ import tensorflow as tf
 
 from afd_tf.data.augmentation import (
     Augmentation,
+    RandomResizedCrop,
     channel_statistics,
     crop_flip,
+    draw_part,
     epoch_crops,
     epoch_order,
     normalize,
@@ -140,3 +142,83 @@ def test_channel_statistics_are_those_of_float64_numpy():
     np.testing.assert_allclose(std[:2], scaled.std((0, 1, 2))[:2], rtol=1e-12)
     assert mean[2] == pytest.approx(0.2)
     assert std[2] == 1.0  # A channel that never changes is centred, not divided by 0.
+
+
+# Random parts -------------------------------------------------------------------------
+
+
+def draws(count=4000, size=(1000, 1000), seed=0, epoch=0, **options):
+    settings = RandomResizedCrop(**options)
+    return np.stack([draw_part(settings, seed, epoch, i, size) for i in range(count)])
+
+
+def assert_uniform(values):
+    """Kolmogorov-Smirnov at the level 0.01."""
+    values = np.sort(values)
+    steps = np.arange(len(values) + 1) / len(values)
+    distance = max(np.max(steps[1:] - values), np.max(values - steps[:-1]))
+    assert distance < 1.63 / np.sqrt(len(values))
+
+
+def test_area_shape_and_position_of_parts_are_uniform():
+    # No part of half the area and a ratio up to 4/3 is larger than the image.
+    parts = draws(scale=(0.08, 0.5)).astype(np.float64)
+    top, left, height, width, mirror = parts.T
+    share = height * width / 1e6
+    assert_uniform((share - 0.08) / 0.42)
+    assert_uniform((np.log(width / height) + np.log(4 / 3)) / (2 * np.log(4 / 3)))
+    half = np.random.default_rng(0).uniform(size=(2, len(parts)))
+    assert_uniform((top + half[0]) / (1001 - height))
+    assert_uniform((left + half[1]) / (1001 - width))
+    assert abs(mirror.mean() - 0.5) < 0.03
+    related = np.corrcoef([share, width / height, mirror, top / (1001 - height)])
+    assert abs(related - np.eye(4)).max() < 0.05
+
+
+def test_parts_lie_within_the_image_and_keep_to_scale_and_ratio():
+    parts = draws(2000, size=(90, 120))
+    top, left, height, width, _ = parts.T
+    assert min(top.min(), left.min()) >= 0
+    assert (top + height).max() == 90
+    assert (left + width).max() == 120
+    share = height * width / (90 * 120)
+    assert 0.07 < share.min() < 0.1
+    assert share.max() > 0.95
+    ratio = width / height
+    assert 0.72 < ratio.min() < 0.8
+    assert 1.25 < ratio.max() < 1.38
+
+
+def test_ratio_is_width_over_height():
+    wide = RandomResizedCrop(scale=(0.25, 0.25), ratio=(2.0, 2.0))
+    *_, height, width, _ = draw_part(wide, 0, 0, 0, (1000, 1000))
+    assert (height, width) == (354, 707)  # the roots of 125,000 and 500,000
+
+
+def test_where_no_part_fits_the_centre_is_taken():
+    always = RandomResizedCrop(scale=(1.0, 1.0), flip=False)
+    # As wide as 4/3 of the height, and as high as 4/3 of the width.
+    assert draw_part(always, 0, 0, 0, (30, 101)).tolist() == [0, 31, 30, 40, 0]
+    assert draw_part(always, 0, 0, 0, (101, 30)).tolist() == [31, 0, 40, 30, 0]
+    assert draw_part(always, 0, 0, 0, (1, 1)).tolist() == [0, 0, 1, 1, 0]
+
+
+def test_a_part_depends_on_seed_epoch_and_index_and_on_nothing_else():
+    settings = RandomResizedCrop()
+    reference = draw_part(settings, 1, 2, 3, (100, 100)).tolist()
+    np.random.seed(5)
+    assert draw_part(settings, 1, 2, 3, (100, 100)).tolist() == reference
+    for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3), (1, 3, 2)):
+        assert draw_part(settings, *other, (100, 100)).tolist() != reference
+    assert draw_part(settings, 2**63 - 1, 0, 0, (9, 9)).dtype == np.int32
+
+
+def test_the_random_stream_of_parts_stays_what_it_is():
+    # Golden values: a change of them breaks the resumption of runs begun before it.
+    settings = RandomResizedCrop()
+    parts = [draw_part(settings, 0, 0, i, (375, 500)).tolist() for i in range(3)]
+    assert parts == [
+        [38, 19, 140, 121, 1],
+        [39, 27, 266, 278, 1],
+        [0, 78, 372, 392, 1],
+    ]

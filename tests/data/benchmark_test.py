@@ -25,10 +25,10 @@ def benchmark(monkeypatch, tmp_path):
 
 
 def test_the_figures_are_printed_and_written(benchmark, capsys, tmp_path):
-    assert benchmark.main(["--passes=2", "--disk", "--json=figures.json"]) == 0
+    assert benchmark.main(["--passes=2", "--json=figures.json"]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     rates = figures["images_per_second"]
-    assert set(rates) > {"gather", "pipeline, reflect", "pipeline, zero"}
+    assert set(rates) >= {"gather", "pipeline, reflect", "pipeline, zero"}
     assert min(rates.values()) > 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in rates)

@@ -1,5 +1,7 @@
 """The embedded set: its pixels, its splits, and what `load` promises about passes."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from sklearn.datasets import load_digits
 
 from afd_tf import data
 from afd_tf.data.augmentation import epoch_crops, epoch_order
-from afd_tf.data.readers.digits import double
+from afd_tf.data.readers.digits import double, open_digits
+from afd_tf.data.readers.reader import READERS
 from afd_tf.data.splits import stratified
 
 
@@ -118,23 +121,19 @@ def test_validation_is_held_out_of_train_and_leaves_the_test_split_closed():
 
 
 def test_validation_never_opens_the_test_split():
-    from afd_tf.data.readers import base, digits
-
-    def opened(request):
-        source = digits.open_digits(request)
-
+    def opened(options):
         def refuse():
             raise AssertionError("the test split was read")
 
-        return base.Source(**{**vars(source), "open_test": refuse})
+        return dataclasses.replace(open_digits(options), open_test=refuse)
 
-    data.register("guarded", opened)
+    data.register_reader("guarded", opened)
     try:
         data.load("guarded", 8, validation=0.1)
         with pytest.raises(AssertionError, match="was read"):
             data.load("guarded", 8)
     finally:
-        del base.SOURCES["guarded"]
+        del READERS["guarded"]
 
 
 def test_runs_with_different_seeds_share_their_splits():
@@ -273,7 +272,7 @@ def test_images_are_augmented_one_by_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "`batch_size`.*integer >= 1"),
+        ({"batch_size": 0}, "`batch_size`.*an int >= 1"),
         ({"batch_size": 2.0}, "`batch_size`"),
         ({"batch_size": True}, "`batch_size`"),
         ({"batch_size": 1439}, "`batch_size`.*at most 1438.*1439"),

@@ -49,7 +49,7 @@ def test_a_prepared_set_is_found_by_name_and_left_as_it_is(prepared):
     assert (info.name, info.num_classes) == ("small_set", 3)
     assert info.class_names == tuple(CLASSES)
     assert (info.train_examples, info.test_examples) == (30, 7)
-    assert info.source.endswith("small_set/1.2.3")
+    assert info.description.endswith("small_set/1.2.3")
     first = np.rint(all_images(test)[:, 0, 0, 0]).astype(int)
     labels = np.concatenate([y for _, y in test])
     assert sorted(first) == list(range(7))

@@ -64,30 +64,22 @@ kill_the_chief = functools.partial(
 
 def spoil_a_batch_of_the_second(task):
     """Let the second worker's own rows of step 3 be NaN."""
-    from afd_tf.data import pipelines
-
-    happening = pipelines._with_shares
-
-    def hook(make):
-        dataset = happening(make)
-        share_of = dataset.share_of
-
-        def spoiled(*share):
-            def spoil(number, batch):
-                images, labels = batch
-                # Training only: an evaluation has two batches here.
-                bad = tf.equal(number, 2)
-                return tf.where(bad, float("nan"), images), labels
-
-            return share_of(*share).enumerate().map(spoil)
-
-        dataset.share_of = spoiled
-        return dataset
-
     import tensorflow as tf
 
+    from afd_tf.data import ImageDataset
+
+    happening = ImageDataset.for_replicas
+
+    def spoil(number, batch):
+        images, labels = batch
+        # Training only: an evaluation has two batches here.
+        return tf.where(tf.equal(number, 2), float("nan"), images), labels
+
+    def spoiled(self, *replicas):
+        return happening(self, *replicas).enumerate().map(spoil)
+
     if task == 1:
-        pipelines._with_shares = hook
+        ImageDataset.for_replicas = spoiled
 
 
 def hide_checkpoints_from_the_second(task):

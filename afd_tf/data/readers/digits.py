@@ -2,45 +2,37 @@
 
 import numpy as np
 
-from afd_tf.data.examples import InMemory
-from afd_tf.data.readers.base import Request, Source
-from afd_tf.data.splits import stratified
+from afd_tf.data.readers.reader import Reader, ReaderOptions
+from afd_tf.data.splits import InMemory, stratified
+from afd_tf.errors import invalid
 
 _SIDE = 16
 
 
-def open_digits(request: Request) -> Source:
+def open_digits(options: ReaderOptions) -> Reader:
     """Open scikit-learn's `load_digits`: 1,797 images of 10 classes, no download.
 
     The 8x8 images of 17 grey levels are doubled to 16x16 by bilinear interpolation
     (pixel centres aligned, edges repeated) and scaled to 0..255. A stratified
     `test_fraction` of them is the test split.
     """
-    if request.image_size not in (None, (_SIDE, _SIDE)):
-        raise ValueError(
-            "Invalid value for argument `image_size`. Expected None or 16 for digits. "
-            f"Received: image_size={request.image_size}"
-        )
-    if request.resize is not None:
-        raise ValueError(
-            "Invalid value for argument `resize`. Expected None for digits, which all "
-            f"have one size. Received: resize={request.resize}"
-        )
-    if request.test_split not in (None, "test"):
-        raise ValueError(
-            "Invalid value for argument `test_split`. Expected None or 'test' for "
-            f"digits. Received: test_split={request.test_split!r}"
-        )
+    if options.image_size not in (None, (_SIDE, _SIDE)):
+        raise invalid("image_size", "None or 16 for digits", options.image_size)
+    if options.resize is not None:
+        expected = "None for digits, which all have one size"
+        raise invalid("resize", expected, options.resize)
+    if options.test_split not in (None, "test"):
+        raise invalid("test_split", "None or 'test' for digits", options.test_split)
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     images = double(raw.images)[..., np.newaxis]
-    images = np.repeat(images, request.channels or 1, axis=-1)
+    images = np.repeat(images, options.channels or 1, axis=-1)
     every = InMemory(images, raw.target.astype(np.int32))
     kept, held = stratified(
-        every.labels, request.test_fraction, request.split_seed, "test_fraction"
+        every.labels, options.test_fraction, options.split_seed, "test_fraction"
     )
-    return Source(
+    return Reader(
         name="digits",
         description="scikit-learn's load_digits (UCI handwritten digits), 16x16",
         class_names=tuple(str(name) for name in raw.target_names),

@@ -1,22 +1,35 @@
-"""An image folder: a folder per class, with or without train/ and test/ above them."""
+"""Image folders: a folder per class, with or without train/ and test/ above them."""
 
+import concurrent.futures
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
-from afd_tf.data.holding import hold
-from afd_tf.data.readers.base import Request, Source
-from afd_tf.data.readers.folder_reading import folder_split
-from afd_tf.data.readers.images import Fit
-from afd_tf.data.splits import examples_needed, stratified
+from afd_tf.data.images import Fit, read_image, read_part, read_size
+from afd_tf.data.info import IMAGE_FOLDER
+from afd_tf.data.readers.reader import Reader, ReaderOptions
+from afd_tf.data.splits import (
+    EncodedSplit,
+    OnDemand,
+    examples_needed,
+    sha256,
+    stratified,
+)
+from afd_tf.errors import InvalidValue, invalid
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _SPLITS = {"test": ("test",), "validation": ("validation", "val")}
+# Images that are decoded before any of them is handed on.
+_TOGETHER = 256
 
 
-def open_image_folder(request: Request) -> Source:
+def open_image_folder(options: ReaderOptions) -> Reader:
     """Open `<folder>/train/<class>/*` with test/ or validation/ beside it.
 
     `test/` is evaluated, or `validation/` (`val/`) where there is none or where
@@ -27,55 +40,55 @@ def open_image_folder(request: Request) -> Source:
     left out, and a warning says so. Images are decoded by content. Links may not lead
     out of the folder.
     """
-    root = _root(request)
-    notes = []
+    root = _root(options)
+    left_out = []
     base, evaluated = root, None
     if _is_split(root, "train"):
         base = os.path.join(root, "train")
-        evaluated = _evaluated(root, request.test_split)
-    elif request.test_split not in (None, "test"):
-        raise _invalid_split(request.test_split, root)
-    classes = _classes(root, base, notes)
-    paths, labels = _files(root, base, classes, notes)
-    channels = request.channels or 3
+        evaluated = _evaluated(root, options.test_split)
+    elif options.test_split not in (None, "test"):
+        raise _invalid_split(options.test_split, root)
+    classes = _classes(root, base, left_out)
+    files = _files(root, base, classes, classes, left_out)
+    fit = Fit(options.image_size, options.channels or 3, options.resize)
 
-    def build(paths, labels, parts=False):
-        fit = Fit(request.image_size, channels, request.resize)
-        split = folder_split(root, paths, labels, len(classes), fit)
-        return hold(split, request.memory_limit, request.cache_dir, parts)
+    def examples(files, parts=False):
+        split = FolderSplit(root, files, len(classes), fit)
+        return split.examples(options.memory_limit, parts)
 
     if evaluated:
         split_name, split_base = evaluated
 
         def open_test():
-            skipped = []
-            found = _classes(root, split_base, skipped)
-            unknown = [name for name in found if name not in classes]
+            left_out = []
+            present = _classes(root, split_base, left_out)
+            unknown = [name for name in present if name not in classes]
             if unknown:
-                raise ValueError(
+                raise InvalidValue(
                     "Invalid image folder. Expected the classes of train/ in "
                     f"{split_base!r}. Received: {unknown}"
                 )
-            files = _files(root, split_base, found, skipped, classes)
-            _warn(skipped)
-            return build(*files)
+            files = _files(root, split_base, present, classes, left_out)
+            _warn(left_out)
+            return examples(files)
 
-        train = build(paths, labels, request.parts)
+        train = examples(files, options.parts)
     else:
         split_name = "test"
-        kept, held = stratified(
-            labels, request.test_fraction, request.split_seed, "test_fraction", classes
+        labels = _labels(files)
+        kept, held_out = stratified(
+            labels, options.test_fraction, options.split_seed, "test_fraction", classes
         )
-        _warn_of_small_classes(labels, held, classes, request.test_fraction)
-        train = build([paths[row] for row in kept], labels[kept], request.parts)
+        _warn_of_small_classes(labels, held_out, classes, options.test_fraction)
+        train = examples([files[row] for row in kept], options.parts)
 
         def open_test():
-            return build([paths[row] for row in held], labels[held])
+            return examples([files[row] for row in held_out])
 
-    _warn(notes)
-    return Source(
+    _warn(left_out)
+    return Reader(
         name=os.path.basename(root),
-        description="image folder",
+        description=IMAGE_FOLDER,
         class_names=tuple(classes),
         train=train,
         open_test=open_test,
@@ -84,22 +97,33 @@ def open_image_folder(request: Request) -> Source:
     )
 
 
-def _root(request):
-    named = request.name in ("folder", "image_folder")
-    path = request.data_dir if named else request.name
+# The files ----------------------------------------------------------------------------
+
+
+class ImageFile(NamedTuple):
+    """An image file: its path, size in bytes, and label."""
+
+    path: str
+    size: int
+    label: int
+
+
+def _labels(files):
+    return np.array([file.label for file in files], np.int32)
+
+
+def _root(options):
+    named = options.name in ("folder", "image_folder")
+    path = options.data_dir if named else options.name
     if named and path is None:
         path = os.environ.get("AFD_IMAGE_FOLDER")
         if not path:
-            raise ValueError(
-                "Invalid value for argument `data_dir`. Expected the path of the image "
-                "folder (--data_dir). Received: data_dir=None"
-            )
+            expected = "the path of the image folder (--data_dir)"
+            raise invalid("data_dir", expected, None)
     root = os.path.realpath(os.path.expanduser(os.fspath(path)))
     if not os.path.isdir(root):
-        raise ValueError(
-            f"Invalid value for argument `{'data_dir' if named else 'name'}`. Expected "
-            f"an existing image folder. Received: {os.fspath(path)!r}"
-        )
+        argument = "data_dir" if named else "name"
+        raise invalid(argument, "an existing image folder", os.fspath(path))
     return root
 
 
@@ -131,10 +155,8 @@ def _evaluated(root, wanted):
 
 
 def _invalid_split(wanted, root):
-    return ValueError(
-        "Invalid value for argument `test_split`. Expected a split that is a folder of "
-        f"{root!r}: 'test' or 'validation'. Received: test_split={wanted!r}"
-    )
+    expected = f"a split that is a folder of {root!r}: 'test' or 'validation'"
+    return invalid("test_split", expected, wanted)
 
 
 @contextlib.contextmanager
@@ -143,20 +165,20 @@ def _scanned(folder):
         with os.scandir(folder) as entries:
             yield entries
     except OSError as error:
-        raise ValueError(
+        raise InvalidValue(
             f"Invalid image folder {folder!r}. Expected a folder that can be read. "
             f"Received: {error.strerror}"
         ) from error
 
 
-def _entries(root, folder, notes):
+def _entries(root, folder, left_out):
     """List a folder in a fixed order, without what is hidden, links checked."""
-    with _scanned(folder) as found:
-        ordered = sorted(found, key=lambda entry: entry.name)
+    with _scanned(folder) as scanned:
+        ordered = sorted(scanned, key=lambda entry: entry.name)
     entries = []
     for entry in ordered:
         if entry.name.startswith("."):
-            notes.append(entry.path)
+            left_out.append(entry.path)
             continue
         _check_link(root, entry.path)
         entries.append(entry)
@@ -168,77 +190,85 @@ def _check_link(root, path):
     if os.path.islink(path):
         target = os.path.realpath(path)
         if not os.path.exists(path):
-            raise ValueError(
+            raise InvalidValue(
                 f"Invalid link {path!r} in an image folder. Expected links to files "
                 f"and folders that exist. Received: a link to {os.readlink(path)!r}. "
                 "Remove it, or put back what it led to."
             )
         if os.path.commonpath([root, target]) != root:
-            raise ValueError(
+            raise InvalidValue(
                 f"Invalid link {path!r} in an image folder. Expected links that stay "
                 f"inside {root!r}. Received: a link to {target!r}. Copy the files "
                 "instead."
             )
 
 
-def _classes(root, base, notes):
+def _classes(root, base, left_out):
     names = []
-    for entry in _entries(root, base, notes):
+    for entry in _entries(root, base, left_out):
         if os.path.isdir(entry.path):
             try:
                 entry.name.encode("utf-8")
             except UnicodeEncodeError:
-                raise ValueError(
+                raise InvalidValue(
                     "Invalid class folder. Expected a name in UTF-8. Received: "
                     f"{entry.path!r}"
                 ) from None
             names.append(entry.name)
         else:
-            notes.append(entry.path)
+            left_out.append(entry.path)
     if len(names) < 2:
-        raise ValueError(
+        raise InvalidValue(
             f"Invalid image folder {base!r}. Expected at least two folders, one per "
             f"class, or train/ and test/ with such folders. Received: {names}"
         )
     return names
 
 
-def _files(root, base, names, notes, classes=None):
-    """Return paths and labels of all images, by class and then by name."""
-    paths, labels = [], []
+def _files(root, base, names, classes, left_out):
+    """Return the `ImageFile`s of the folders `names`, by class and then by name."""
+    files = []
     for name in names:
-        before = len(paths)
-        for entry in _entries(root, os.path.join(base, name), notes):
+        before, label = len(files), classes.index(name)
+        for entry in _entries(root, os.path.join(base, name), left_out):
             if os.path.isdir(entry.path):
-                raise ValueError(
+                raise InvalidValue(
                     "Invalid image folder. Expected images directly inside "
                     f"{os.path.join(base, name)!r}. Received: the folder {entry.name!r}"
                 )
-            if os.path.isfile(entry.path) and entry.name.lower().endswith(_EXTENSIONS):
-                paths.append(entry.path)
+            if entry.is_file() and entry.name.lower().endswith(_EXTENSIONS):
+                files.append(ImageFile(entry.path, _size(entry), label))
             else:
-                notes.append(entry.path)
-        if len(paths) == before:
-            raise ValueError(
+                left_out.append(entry.path)
+        if len(files) == before:
+            raise InvalidValue(
                 f"Invalid image folder. Expected images ({', '.join(_EXTENSIONS)}) in "
                 f"{os.path.join(base, name)!r}. Received: none"
             )
-        labels += [(classes or names).index(name)] * (len(paths) - before)
-    return paths, np.asarray(labels, np.int32)
+    return files
 
 
-def _warn(notes):
-    if notes:
-        shown = ", ".join(repr(path) for path in notes[:3])
-        more = f" and {len(notes) - 3} more" if len(notes) > 3 else ""
+def _size(entry):
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        raise InvalidValue(
+            f"Missing image {entry.path!r}: {error.strerror}. Put it back."
+        ) from error
+
+
+def _warn(left_out):
+    if left_out:
+        shown = ", ".join(repr(path) for path in left_out[:3])
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         logging.getLogger("afd_tf").warning(
             "Left out of the image folder (hidden, or not images): %s%s", shown, more
         )
 
 
-def _warn_of_small_classes(labels, held, classes, fraction):
+def _warn_of_small_classes(labels, held_out, classes, fraction):
     counts = np.bincount(labels)
-    small = np.setdiff1d(labels, labels[held])
+    small = np.setdiff1d(labels, labels[held_out])
     if len(small):
         shown = ", ".join(
             f"{classes[label]!r} ({counts[label]})" for label in small[:3]
@@ -252,3 +282,103 @@ def _warn_of_small_classes(labels, held, classes, fraction):
             fraction,
             examples_needed(fraction),
         )
+
+
+# Their images -------------------------------------------------------------------------
+
+
+class FolderSplit(EncodedSplit):
+    """Image files as a split.
+
+    Args:
+        root: str, the image folder.
+        files: list of `ImageFile`.
+        num_classes: int.
+        fit: `Fit`; its `size` may be None where all images have one size.
+
+    Raises:
+        InvalidValue: without a size, if the images differ in it.
+    """
+
+    def __init__(self, root, files, num_classes, fit):
+        if fit.size is None:
+            fit = dataclasses.replace(fit, size=_common_size(files))
+        self.where = f"the {len(files)} images of {os.path.basename(root)}"
+        self.count = len(files)
+        self.image_shape = fit.shape
+        self.num_classes = num_classes
+        self._root = root
+        self._files = files
+        self._fit = fit
+
+    def decode(self):
+        labels = _labels(self._files)
+        read = functools.partial(read_image, fit=self._fit)
+        for start in range(0, self.count, _TOGETHER):
+            end = start + _TOGETHER
+            images = np.stack(list(_in_threads(read, self._files[start:end])))
+            yield images, labels[start:end]
+
+    def on_demand(self):
+        fit, labels = self._fit, _labels(self._files)
+        paths = [file.path for file in self._files]
+        with tf.device("/CPU:0"):
+            table = tf.constant(labels)
+
+        def example(read, row, *arguments):
+            # The path stays in Python: a file's name need not be valid UTF-8.
+            image = tf.numpy_function(read, [row, *arguments], tf.uint8, stateful=False)
+            return tf.ensure_shape(image, fit.shape), tf.gather(table, row)
+
+        def fetch(row):
+            return example(lambda row: read_image(paths[row], fit), row)
+
+        def fetch_part(row, draw, key):
+            def read(row, *key):
+                return read_part(paths[row], fit, functools.partial(draw, *key))
+
+            return example(read, row, *key)
+
+        return OnDemand(
+            self.count,
+            self.image_shape,
+            fetch,
+            lambda: labels,
+            self.files_digest(),
+            fetch_part,
+        )
+
+    def files_digest(self):
+        names = [
+            os.fsencode(file.path.removeprefix(self._root)) for file in self._files
+        ]
+        return sha256(
+            *(
+                b"%d %b %d %d\n" % (len(name), name, file.size, file.label)
+                for name, file in zip(names, self._files, strict=True)
+            )
+        )
+
+
+def _common_size(files):
+    sizes = {}
+    for file, size in zip(files, _in_threads(read_size, files), strict=True):
+        sizes.setdefault(size, file.path)
+        if len(sizes) > 1:
+            (one, first), (two, second) = sizes.items()
+            raise invalid(
+                "image_size",
+                f"(height, width) for images of differing sizes: {first!r} is {one}, "
+                f"{second!r} is {two}",
+                None,
+            )
+    return next(iter(sizes))
+
+
+def _in_threads(read, files):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            yield from pool.map(read, [file.path for file in files])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

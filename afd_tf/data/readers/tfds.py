@@ -4,14 +4,16 @@ import os
 import re
 
 import numpy as np
+import tensorflow as tf
 
-from afd_tf.data.holding import hold
-from afd_tf.data.readers.base import SOURCES, Request, Source
-from afd_tf.data.readers.images import Fit
-from afd_tf.data.readers.prepared import data_root, find_prepared, open_prepared
-from afd_tf.data.readers.tfds_reading import Reading
-from afd_tf.data.splits import stratified
-from afd_tf.errors import nearest
+from afd_tf.data.images import Fit, fit_tensor, part_tensor
+from afd_tf.data.pipelines import IMAGES, READY, as_written, decoded, untuned
+from afd_tf.data.readers.reader import READERS, Reader, ReaderOptions
+from afd_tf.data.readers.tfrecords import Records
+from afd_tf.data.reading_errors import damaged, readable, reading_error
+from afd_tf.data.splits import EncodedSplit, OnDemand, check_labels, sha256, stratified
+from afd_tf.errors import InvalidValue, invalid, nearest
+from afd_tf.files import read_json
 
 # A mirrored digit or letter is another one, or none.
 _NO_FLIP = (
@@ -33,49 +35,59 @@ _EVALUATION_SPLITS = {
 }
 _VALIDATION = ("validation", "val", "dev")
 _NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
+# tensorflow-datasets imports the module of each feature that it finds in a file.
+_FEATURES = "tensorflow_datasets.core.features."
+# Records parsed by one operation: enough to make its cost small, and few enough for a
+# small set to occupy every core.
+_TOGETHER = 64
+# Such operations at once, which read ahead of who is slower.
+_AT_ONCE = min(IMAGES, 16)
 
 
-def open_tfds(request: Request) -> Source:
+def open_tfds(options: ReaderOptions) -> Reader:
     """Open a prepared set: `name`, `name/config`, `name:version`.
 
     It must have an image and a class label as its supervised keys. Nothing is
-    downloaded unless `request.download` is true, and nothing is written.
+    downloaded unless `options.download` is true, and nothing is written.
     """
-    builder = _builder(request)
-    image_key, label_key = _supervised_keys(builder, request.name)
+    builder = _builder(options)
+    image_key, label_key = _supervised_keys(builder, options.name)
     names = tuple(builder.info.features[label_key].names)
+    fit = _fit(builder.info.features[image_key].shape, options)
     splits = builder.info.splits
-    for split in ("train", request.test_split):
+    for split in ("train", options.test_split):
         if split is not None and split not in splits:
-            argument = "name" if split == "train" else "test_split"
-            raise ValueError(
-                f"Invalid value for argument `{argument}`. Expected a set with the "
-                f"split {split!r}. Received: {request.name!r} with {sorted(splits)}"
+            raise invalid(
+                "name" if split == "train" else "test_split",
+                f"a set with the split {split!r}",
+                received=f"{options.name!r} with {sorted(splits)}",
             )
     short = builder.info.name
-    preferred = request.test_split or _EVALUATION_SPLITS.get(short, "test")
+    preferred = options.test_split or _EVALUATION_SPLITS.get(short, "test")
     evaluated = next((s for s in (preferred, "validation") if s in splits), None)
+
+    def examples(split, parts=False):
+        split = PreparedSplit(builder, split, image_key, label_key, fit)
+        return split.examples(options.memory_limit, parts)
+
+    train = examples("train", options.parts)
     if evaluated is None:
-        whole = _open_split(
-            builder, "train", image_key, label_key, request, request.parts
+        whole, fraction, seed = train, options.test_fraction, options.split_seed
+        kept, held_out = stratified(
+            whole.labels, fraction, seed, "test_fraction", names
         )
-        fraction, seed = request.test_fraction, request.split_seed
-        kept, held = stratified(whole.labels, fraction, seed, "test_fraction", names)
         train = whole.subset(kept)
 
         def open_test():
-            return whole.subset(held)
+            return whole.subset(held_out)
 
     else:
-        train = _open_split(
-            builder, "train", image_key, label_key, request, request.parts
-        )
 
         def open_test():
-            return _open_split(builder, evaluated, image_key, label_key, request)
+            return examples(evaluated)
 
     config = builder.builder_config
-    return Source(
+    return Reader(
         name=short if config is None else f"{short}/{config.name}",
         description=f"tensorflow-datasets {builder.info.full_name}",
         class_names=names,
@@ -86,32 +98,140 @@ def open_tfds(request: Request) -> Source:
     )
 
 
-def _builder(request):
-    parsed = _NAME.match(request.name)
+def _fit(shape, options):
+    size = options.image_size or shape[:2]
+    if None in size:
+        expected = f"(height, width) for {options.name!r}, whose images differ in size"
+        raise invalid("image_size", expected, None)
+    return Fit(tuple(size), options.channels or shape[2] or 3, options.resize)
+
+
+# The prepared set ---------------------------------------------------------------------
+
+
+def data_root(data_dir):
+    """Return the folder of the prepared sets: given, from the environment, default."""
+    root = (
+        data_dir
+        or os.environ.get("AFD_TFDS_DIR")
+        or os.environ.get("TFDS_DATA_DIR")
+        or os.path.join("~", "tensorflow_datasets")
+    )
+    return os.path.abspath(os.path.expanduser(os.fspath(root)))
+
+
+def find_prepared(root, name, config, version):
+    """Find a prepared set: `<root>/<name>[/<config>]/<version>`.
+
+    Args:
+        root: str, folder of the prepared sets.
+        name: str.
+        config: str or None; None finds the only one there is.
+        version: str "1.2.3" or None for the newest.
+
+    Returns:
+        str, the folder of that version, or None.
+
+    Raises:
+        InvalidValue: if there are several configs and none was named.
+    """
+    folder = os.path.join(root, name)
+    if config is not None:
+        return _version(os.path.join(folder, config), version)
+    without_config = _version(folder, version)
+    if without_config is not None or not os.path.isdir(folder):
+        return without_config
+    configs = [
+        entry
+        for entry in sorted(os.listdir(folder))
+        if _version(os.path.join(folder, entry), version)
+    ]
+    if len(configs) > 1:
+        raise invalid("name", f"one of {[f'{name}/{one}' for one in configs]}", name)
+    return _version(os.path.join(folder, configs[0]), version) if configs else None
+
+
+def _version(folder, version):
+    if not os.path.isdir(folder):
+        return None
+    versions = [
+        entry
+        for entry in os.listdir(folder)
+        if re.fullmatch(r"\d+\.\d+\.\d+", entry)
+        and version in (None, entry)
+        and os.path.isfile(os.path.join(folder, entry, "features.json"))
+    ]
+    if not versions:
+        return None
+    newest = max(versions, key=lambda entry: tuple(map(int, entry.split("."))))
+    return os.path.join(folder, newest)
+
+
+def _builder(options):
+    parsed = _NAME.match(options.name)
     if parsed is None:
-        raise _unknown(request.name)
-    root = data_root(request.data_dir)
+        raise _unknown(options.name)
+    root = data_root(options.data_dir)
     name, config, version = parsed.groups()
-    found = find_prepared(root, name, config, version)
-    if found is not None:
-        return open_prepared(found)
+    folder = find_prepared(root, name, config, version)
+    if folder is not None:
+        return _open_prepared(folder)
     import tensorflow_datasets as tfds
 
     if name not in tfds.list_builders():
-        raise _unknown(request.name)
-    if not request.download:
-        raise _not_prepared(request.name, root, parsed)
+        raise _unknown(options.name)
+    if not options.download:
+        raise _not_prepared(options.name, root, parsed)
     try:
-        builder = tfds.builder(request.name, data_dir=root, try_gcs=False)
+        builder = tfds.builder(options.name, data_dir=root, try_gcs=False)
         builder.download_and_prepare()
     # Anything from the network, the disk or the set's own code.
     except Exception as error:
         first_line = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"Could not download or prepare {request.name!r} in {root!r}: "
+        raise InvalidValue(
+            f"Could not download or prepare {options.name!r} in {root!r}: "
             f"{type(error).__name__}: {first_line}"
         ) from error
     return builder
+
+
+def _open_prepared(folder):
+    """Open a prepared set, of whose files no word is believed before it is checked."""
+    path = os.path.join(folder, "features.json")
+    _check_features(read_json(path, {}, "description of a data set"), path)
+    import tensorflow_datasets as tfds
+
+    # It raises whatever the damage leads to, parts of it only when they are used.
+    try:
+        builder = tfds.builder_from_directory(folder)
+        info = builder.info
+        for part in (info.features, info.supervised_keys, *info.splits.values()):
+            str(part)
+        files = [file for split in info.splits.values() for file in split.filepaths]
+    except Exception as error:
+        raise damaged(repr(folder), error) from error
+    for file in map(os.fspath, files):
+        if not os.path.isfile(file):
+            raise InvalidValue(
+                f"Damaged data: {file!r} is missing. Prepare the set again."
+            )
+    return builder
+
+
+def _check_features(value, path):
+    if isinstance(value, list):
+        for item in value:
+            _check_features(item, path)
+    elif isinstance(value, dict):
+        name = value.get("pythonClassName", _FEATURES)
+        if not isinstance(name, str) or not name.startswith(_FEATURES):
+            raise InvalidValue(
+                f"Invalid description of a data set {path!r}. Expected features of "
+                f"tensorflow-datasets. Received: {name!r}, code that reading the set "
+                "would import. Prepare the set yourself."
+            )
+        for item in value.values():
+            _check_features(item, path)
 
 
 def _not_prepared(name, root, parsed):
@@ -119,27 +239,29 @@ def _not_prepared(name, root, parsed):
     parts = [short, *([config] if config else []), version or "<version>"]
     wanted = os.path.join(root, *parts, "features.json")
     where = "where it was not found" if os.path.isdir(root) else "which does not exist"
-    return ValueError(
-        f"Invalid value for argument `name`. Expected a prepared data set, {wanted!r}. "
-        f"Received: name={name!r} with the folder {root!r}, {where}. Set `data_dir` "
-        "(--data_dir) to the folder of your prepared sets, or let it be downloaded: "
-        "`download=True` from Python, --gin_param='load_data.download = True' of "
-        "afd-train."
+    return invalid(
+        "name",
+        f"a prepared data set, {wanted!r}",
+        received=f"name={name!r} with the folder {root!r}, {where}",
+        hint="Set `data_dir` (--data_dir) to the folder of your prepared sets, or let "
+        "it be downloaded: `download=True` from Python, "
+        "--gin_param='load_data.download = True' of afd-train.",
     )
 
 
 def _unknown(name):
     import tensorflow_datasets as tfds
 
-    known = [*SOURCES, *tfds.list_builders()]
     if os.path.isdir(name):
-        hint = f" There is a folder of this name: did you mean './{name}'?"
+        hint = f"There is a folder of this name: did you mean './{name}'?"
     else:
-        hint = nearest(name, known)
-    return ValueError(
-        "Invalid value for argument `name`. Expected 'digits', 'image_folder', the "
-        "path of an image folder (with a separator, like './photos') or the name of a "
-        f"tensorflow-datasets set. Received: name={name!r}.{hint}"
+        hint = nearest(name, [*READERS, *tfds.list_builders()]).strip()
+    return invalid(
+        "name",
+        "'digits', 'image_folder', the path of an image folder (with a separator, like "
+        "'./photos') or the name of a tensorflow-datasets set",
+        name,
+        hint=hint,
     )
 
 
@@ -159,27 +281,212 @@ def _supervised_keys(builder, name):
         or not features[keys[1]].num_classes
         or features[keys[0]].np_dtype != np.uint8
     ):
-        raise ValueError(
-            "Invalid value for argument `name`. Expected a classification set: 8-bit "
-            f"images with one class label each. Received: name={name!r} with "
-            f"supervised keys {keys}"
+        raise invalid(
+            "name",
+            "a classification set: 8-bit images with one class label each",
+            received=f"name={name!r} with supervised keys {keys}",
         )
     return keys
 
 
-def _open_split(builder, split, image_key, label_key, request, parts=False):
-    """Make a split of the set available in memory, on disk or on demand."""
-    info = builder.info
-    fit = _fit(info.features[image_key].shape, request)
-    reading = Reading(builder, split, image_key, label_key, fit)
-    return hold(reading.split(), request.memory_limit, request.cache_dir, parts)
+# Its images ---------------------------------------------------------------------------
 
 
-def _fit(shape, request):
-    size = request.image_size or shape[:2]
-    if None in size:
-        raise ValueError(
-            "Invalid value for argument `image_size`. Expected (height, width) for "
-            f"{request.name!r}, whose images differ in size. Received: image_size=None"
+class PreparedSplit(EncodedSplit):
+    """A split of a prepared set, read in order or by index.
+
+    Args:
+        builder: tfds.core.DatasetBuilder of a prepared set.
+        name: str, the split.
+        image_key: str, the feature that is the image.
+        label_key: str, the feature that is the label.
+        fit: `Fit` with a size, how images are brought to it.
+    """
+
+    def __init__(self, builder, name, image_key, label_key, fit):
+        self._builder = builder
+        self._name = name
+        self._image_key = image_key
+        self._label_key = label_key
+        self._fit = fit
+        self._features = builder.info.features
+        self._split = builder.info.splits[name]
+        self._format = builder.info.file_format.value
+        self.where = f"the {name} split of {builder.info.full_name}"
+        self.count = self._split.num_examples
+        self.image_shape = fit.shape
+        self.num_classes = self._features[label_key].num_classes
+
+    def files_digest(self):
+        paths = [os.fspath(path) for path in self._split.filepaths]
+        return sha256(
+            f"{self.where}\n",
+            *(f"{os.path.basename(path)} {_size(path)}\n" for path in paths),
         )
-    return Fit(tuple(size), request.channels or shape[2] or 3, request.resize)
+
+    def decode(self):
+        dataset = untuned(self._in_order().prefetch(READY))
+        done = 0
+        try:
+            for images, labels in dataset.as_numpy_iterator():
+                done += len(labels)
+                if done > self.count:
+                    self._check_counts()
+                yield images, labels
+        except tf.errors.OpError as error:
+            raise self._damaged(error, done) from error
+        if done < self.count:
+            self._check_counts()
+
+    def _check_counts(self):
+        if self._format == "tfrecord":
+            self._records()  # which names the file
+
+    def _damaged(self, error, done):
+        """Say which file it is that cannot be read, `done` examples being whole."""
+        paths = [os.fspath(path) for path in self._split.filepaths]
+        if self._format == "tfrecord":
+            decode = tf.function(
+                as_written(self._decode_records),
+                input_signature=[tf.TensorSpec((None,), tf.string)],
+            )
+            before = np.searchsorted(
+                np.cumsum(self._split.shard_lengths), done, "right"
+            )
+            for path in paths[before:]:
+                try:
+                    for records in tf.data.TFRecordDataset(path).batch(_TOGETHER):
+                        decode(records)
+                except tf.errors.OpError as its_own:
+                    return damaged(repr(path), its_own)
+        line = reading_error(error)
+        where = f"{self.where} in {os.path.dirname(paths[0])!r}"
+        return InvalidValue(line) if line else damaged(where, error)
+
+    def _in_order(self):
+        """Return a data set of batches, files one after the other."""
+        import tensorflow_datasets as tfds
+
+        if self._format == "tfrecord":
+            records = tf.data.TFRecordDataset(self._split.filepaths)
+            decode = as_written(self._decode_records)
+            return records.batch(_TOGETHER).map(decode, _AT_ONCE)
+        if self._format == "array_record":
+            return decoded(self.on_demand()).batch(_TOGETHER)
+        config = tfds.ReadConfig(
+            interleave_cycle_length=1,
+            try_autocache=False,
+            num_parallel_calls_for_decode=IMAGES,
+        )
+        examples = self._builder.as_dataset(
+            split=self._name, shuffle_files=False, read_config=config
+        )
+        return examples.map(
+            lambda example: (
+                fit_tensor(example[self._image_key], self._fit),
+                example[self._label_key],
+            ),
+            IMAGES,
+        ).batch(_TOGETHER)
+
+    def _decode_records(self, records):
+        """Decode serialized examples (some,), only the two features that are used."""
+        keys = {self._image_key: tf.string, self._label_key: tf.int64}
+        wanted = {key: tf.io.FixedLenFeature((), kind) for key, kind in keys.items()}
+        parsed = tf.io.parse_example(records, wanted)
+        images = tf.map_fn(
+            lambda data: fit_tensor(self._decode_image(data), self._fit),
+            parsed[self._image_key],
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+        )
+        return images, parsed[self._label_key]
+
+    def _decode_image(self, data):
+        return self._features[self._image_key].decode_example(data)
+
+    def on_demand(self):
+        import tensorflow_datasets as tfds
+
+        count, read = self._records()
+        encoded = {self._image_key: tfds.decode.SkipDecoding()}
+
+        def features(row, decoders=None):
+            data = tf.numpy_function(read, [row], tf.string, stateful=False)
+            data = tf.ensure_shape(data, ())
+            return self._features.deserialize_example(data, decoders=decoders)
+
+        def example(row, decoders=None):
+            values = features(row, decoders)
+            label = values[self._label_key]
+            inside = (label >= 0) & (label < self.num_classes)
+            complaint = (
+                f"Invalid label in {self.where}: expected 0 <= label < "
+                f"{self.num_classes}"
+            )
+            check = tf.debugging.Assert(
+                inside, [complaint, "received", label, "row", row]
+            )
+            with tf.control_dependencies([check]):
+                return values[self._image_key], tf.cast(label, tf.int32)
+
+        def fetch(row):
+            image, label = example(row)
+            return fit_tensor(image, self._fit), label
+
+        def fetch_part(row, draw, key):
+            def drawn(size):
+                part = tf.numpy_function(
+                    lambda *given: draw(*given), [*key, size], tf.int32, stateful=False
+                )
+                return tf.ensure_shape(part, (5,))
+
+            data, label = example(row, encoded)
+            return part_tensor(data, self._decode_image, self._fit, drawn), label
+
+        def read_labels():
+            labels = tf.data.Dataset.range(count).map(
+                lambda row: features(row, encoded)[self._label_key], IMAGES
+            )
+            with readable(self.where):
+                labels = np.fromiter(
+                    untuned(labels).as_numpy_iterator(), np.int64, count
+                )
+            return check_labels(labels, self.num_classes, self.where)
+
+        return OnDemand(
+            count,
+            self.image_shape,
+            fetch,
+            read_labels,
+            self.files_digest(),
+            fetch_part,
+        )
+
+    def _records(self):
+        """Return the number of records and a function from a number to its bytes."""
+        import tensorflow_datasets as tfds
+
+        if self._format == "tfrecord":
+            records = Records(self._split.filepaths)
+            records.check_counts(self._split.shard_lengths)
+            return len(records), records.read
+        if self._format == "array_record":
+            records = self._builder.as_data_source(
+                self._name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            return len(records), lambda number: records[int(number)]
+        raise invalid(
+            "memory_limit",
+            f"at least the size of {self._builder.info.full_name} decoded: its format, "
+            f"{self._format}, cannot be read by index",
+            received="a lower one, or crop='random_resized'",
+            hint="Prepare the set as tfrecord; or, with crop='padded', raise "
+            "`memory_limit`.",
+        )
+
+
+def _size(path):
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        raise damaged(repr(path), error.strerror) from error

@@ -1,10 +1,13 @@
-"""Decode image files by their content, whatever they are called."""
+"""Image files and tensors: decoded by content, brought to one size."""
 
 import dataclasses
 import math
 from typing import cast
 
 import numpy as np
+import tensorflow as tf
+
+from afd_tf.errors import InvalidValue
 
 # Enough for any photograph; a small file can claim far more and fill the memory.
 MAX_PIXELS = 2**26
@@ -35,11 +38,6 @@ class Fit:
         height, width = cast(tuple, self.size)
         return height, width, self.channels
 
-    def identity(self):
-        """Return what decides the images, for a cache."""
-        resized = {} if self.resize is None else {"resize": self.resize}
-        return {"shape": self.shape, **resized}
-
 
 def read_size(path):
     """Return (height, width) of an image file as shown, without decoding it."""
@@ -57,8 +55,8 @@ def read_image(path, fit):
         uint8 array (height, width, channels).
 
     Raises:
-        ValueError: naming the file, if it is corrupt, truncated, not of a kind that is
-            read, or of more than 2**26 pixels, as its header says before any is
+        InvalidValue: naming the file, if it is corrupt, truncated, not of a kind that
+            is read, or of more than 2**26 pixels, as its header says before any is
             decoded. Of an animation the first image counts.
     """
     size, channels = fit.size, fit.channels
@@ -91,7 +89,7 @@ def read_part(path, fit, draw):
         uint8 array (height, width, channels).
 
     Raises:
-        ValueError: as `read_image`.
+        InvalidValue: as `read_image`.
     """
 
     def decode(image):
@@ -128,15 +126,15 @@ def _reading(path, use):
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels = "far too many"
     except Image.UnidentifiedImageError:
-        raise ValueError(
+        raise InvalidValue(
             f"Corrupt image {path!r}: it is none of {', '.join(_FORMATS)}. Replace it."
         ) from None
     except FileNotFoundError:
-        raise ValueError(f"Missing image {path!r}. Put it back.") from None
+        raise InvalidValue(f"Missing image {path!r}. Put it back.") from None
     # Pillow's decoders raise many kinds of error for damaged files.
     except Exception as error:
-        raise ValueError(f"Corrupt image {path!r}: {error}. Replace it.") from error
-    raise ValueError(
+        raise InvalidValue(f"Corrupt image {path!r}: {error}. Replace it.") from error
+    raise InvalidValue(
         f"Invalid image {path!r}. Expected at most {MAX_PIXELS} pixels. Received: "
         f"{pixels}. Shrink or remove it."
     )
@@ -208,8 +206,6 @@ def fit_tensor(image, fit):
     Returns:
         uint8 tensor (*size, channels).
     """
-    import tensorflow as tf
-
     size = fit.size
     if fit.resize or image.shape[:2] != tuple(size):
         target = tf.constant(size)
@@ -242,7 +238,6 @@ def part_tensor(data, decode, fit, draw):
     Returns:
         uint8 tensor (*size, channels).
     """
-    import tensorflow as tf
 
     def of_jpeg():
         part = draw(tf.io.extract_jpeg_shape(data)[:2])
@@ -265,15 +260,11 @@ def part_tensor(data, decode, fit, draw):
 
 
 def _resized_tensor(image, size):
-    import tensorflow as tf
-
     resized = tf.image.resize(image, size, method="bilinear", antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
 def _converted_tensor(image, fit):
-    import tensorflow as tf
-
     channels = fit.channels
     if channels == 3 and image.shape[-1] == 1:
         image = tf.image.grayscale_to_rgb(image)

@@ -1,11 +1,17 @@
-"""What went wrong while reading, in one line."""
+"""Errors of reading data, in one line that names the file."""
 
 import contextlib
 import re
 
+import tensorflow as tf
+
+from afd_tf.errors import InvalidValue
+
 # TensorFlow hands on a Python error as text inside a longer message.
 _PATTERNS = (
-    re.compile(r"ValueError: ((?:Corrupt|Invalid|Damaged|Missing)[^\n]*)"),
+    re.compile(
+        r"(?:InvalidValue|ValueError): ((?:Corrupt|Invalid|Damaged|Missing)[^\n]*)"
+    ),
     re.compile(r"(Invalid label[^\n]*)"),
 )
 # What TensorFlow says of records and images that are whole, but nothing it can read.
@@ -24,27 +30,23 @@ def readable(where):
         where: str, what is read, for what does not say so itself.
 
     Raises:
-        ValueError: in place of TensorFlow's error.
+        InvalidValue: in place of TensorFlow's error.
     """
-    # Also when TensorFlow is not loaded yet, which then cannot have failed.
-    import tensorflow as tf
-
     try:
         yield
     except tf.errors.OpError as error:
-        raise ValueError(reading_error(error) or damaged(where, error)) from error
+        line = reading_error(error)
+        raise InvalidValue(line) if line else damaged(where, error) from error
 
 
 def damaged(where, error):
-    """Return the line that says what cannot be read, and why.
+    """Return the error for data that cannot be read.
 
     Args:
         where: str, the file or the set.
         error: exception, or what it says.
     """
-    lines = (getattr(error, "message", None) or str(error)).strip().splitlines()
-    reason = lines[0].split("}} ")[-1][:200] if lines else type(error).__name__
-    return f"Damaged data: {where} cannot be read ({reason}). Prepare it again."
+    return InvalidValue(_damaged(where, error))
 
 
 def reading_error(error):
@@ -66,4 +68,10 @@ def reading_error(error):
         if match:
             return match.group(1).strip()
     match = _UNREADABLE.search(text)
-    return match and damaged("an image of the data set", match.group().strip())
+    return match and _damaged("an image of the data set", match.group().strip())
+
+
+def _damaged(where, error):
+    lines = (getattr(error, "message", None) or str(error)).strip().splitlines()
+    reason = lines[0].split("}} ")[-1][:200] if lines else type(error).__name__
+    return f"Damaged data: {where} cannot be read ({reason}). Prepare it again."

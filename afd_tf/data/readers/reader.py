@@ -1,19 +1,19 @@
-"""What a source gives, what it is asked for, and the names that are known."""
+"""Readers: what `load` asks of one, what it answers, and the names that are known."""
 
 import dataclasses
 from collections.abc import Callable
 
-from afd_tf.data.examples import InMemory, OnDemand, OnDisk
+from afd_tf.data.splits import InMemory, OnDemand
 
-Examples = InMemory | OnDisk | OnDemand
+Examples = InMemory | OnDemand
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What `load` asks of a source; the fields are the arguments of `load`.
+class ReaderOptions:
+    """Arguments of `load` that a reader is given.
 
     But `parts`: whether parts are cut out of whole images to train on. Then `train` is
-    an `OnDemand` with `fetch_part`, whatever `memory_limit` and `cache_dir` say.
+    an `OnDemand` with `fetch_part`, whatever `memory_limit` says.
     """
 
     name: str
@@ -25,20 +25,19 @@ class Request:
     test_fraction: float = 0.2
     split_seed: int = 0
     memory_limit: int = 2 * 2**30
-    cache_dir: str | None = None
     download: bool = False
     parts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """An opened data set.
+class Reader:
+    """A data set that is open for reading.
 
     Attributes:
         name: str, for people and results.
         description: str, where the images come from.
         class_names: sequence of str.
-        train: `InMemory`, `OnDisk` or `OnDemand`, see `hold`.
+        train: `InMemory` or `OnDemand`.
         open_test: function to the examples to evaluate; not called where a part of the
             training split is evaluated instead, so nothing of them may be read before.
         evaluated_split: "test" or "validation", what `open_test` gives.
@@ -54,14 +53,14 @@ class Source:
     flip: bool
 
 
-SOURCES: dict[str, Callable[[Request], Source]] = {}
+READERS: dict[str, Callable[[ReaderOptions], Reader]] = {}
 
 
-def register(name, open_source):
-    """Make `load(name, ...)` open a source of your own.
+def register_reader(name, open_reader):
+    """Make `load(name, ...)` read a data set of your own.
 
     Args:
         name: str.
-        open_source: function from a `Request` to a `Source`.
+        open_reader: function from `ReaderOptions` to a `Reader`.
     """
-    SOURCES[name] = open_source
+    READERS[name] = open_reader

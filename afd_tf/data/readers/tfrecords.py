@@ -6,6 +6,8 @@ import struct
 import google_crc32c
 import numpy as np
 
+from afd_tf.errors import InvalidValue
+
 # A record is its length (uint64), a checksum of it (uint32), the data, a checksum.
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -20,7 +22,7 @@ class Records:
         paths: list of str.
 
     Raises:
-        ValueError: naming the file, if it cannot be read, ends within a record, or a
+        InvalidValue: naming the file, if it cannot be read, ends within a record, or a
             length is not that of its checksum.
     """
 
@@ -47,7 +49,7 @@ class Records:
             expected: list of int, one per file.
 
         Raises:
-            ValueError: naming the first file that has more or fewer.
+            InvalidValue: naming the first file that has more or fewer.
         """
         for path, count, wanted in zip(self.paths, self._counts, expected, strict=True):
             if count != wanted:
@@ -57,7 +59,7 @@ class Records:
         """Return record `number` as bytes; safe in any thread.
 
         Raises:
-            ValueError: naming the file, if the record is not that of its checksum.
+            InvalidValue: naming the file, if the record is not that of its checksum.
         """
         path = self.paths[self._files[number]]
         length = int(self._lengths[number])
@@ -111,4 +113,4 @@ def _scan(path):
 
 
 def _damaged(path, reason):
-    return ValueError(f"Damaged data file {path!r}: {reason}. Prepare the set again.")
+    return InvalidValue(f"Damaged data file {path!r}: {reason}. Prepare the set again.")
