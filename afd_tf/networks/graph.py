@@ -1,4 +1,4 @@
-"""The graph of a Keras Functional or Sequential model, as `tap` reads it."""
+"""Graph of a Keras Functional or Sequential model: its order, maps and ends."""
 
 import keras
 
@@ -20,6 +20,16 @@ _GLOBAL_POOLS = (
     keras.layers.GlobalMaxPooling2D,
 )
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "hardsigmoid")
+
+
+def has_graph(model):
+    """Say whether a model computes its graph: Functional, Sequential, no own `call`."""
+    own = any(
+        "call" in vars(cls)
+        for cls in type(model).__mro__
+        if not cls.__module__.startswith("keras.")
+    )
+    return bool(getattr(model, "outputs", None)) and not own
 
 
 def sorted_nodes(outputs):

@@ -1,6 +1,5 @@
-"""Gradient checkpointing: keep maps between segments, recompute what is inside them."""
+"""Gradient checkpointing: maps between segments kept, those inside recomputed."""
 
-import inspect
 import itertools
 import math
 from numbers import Integral
@@ -8,11 +7,12 @@ from numbers import Integral
 import keras
 import tensorflow as tf
 
+from afd_tf.errors import invalid
 from afd_tf.networks import graph
 
 
 def check_checkpointing(checkpointing):
-    """Return whether, and into how many segments, to cut a network.
+    """Check the argument `checkpointing`.
 
     Args:
         checkpointing: bool, or int >= 2, as in `afd_tf.OnlineDistiller`.
@@ -27,11 +27,12 @@ def check_checkpointing(checkpointing):
         return checkpointing
     if isinstance(checkpointing, Integral) and int(checkpointing) >= 2:
         return int(checkpointing)
-    raise ValueError(
-        "Invalid value for argument `checkpointing`. Expected True, False, or the "
-        "number of segments per network, an int of at least 2 (the feature map "
-        f"separates two). Received: checkpointing={checkpointing!r}. True chooses the "
-        "number that needs the least memory."
+    raise invalid(
+        "checkpointing",
+        "True, False, or the number of segments per network, an int of at least 2 (the "
+        "feature map separates two)",
+        checkpointing,
+        hint="True chooses the number that needs the least memory.",
     )
 
 
@@ -191,7 +192,7 @@ def _in_training(operation):
 
     Functional models do the same: the nodes of some layers say training=False.
     """
-    if "training" not in inspect.signature(operation.call).parameters:
+    if not isinstance(operation, keras.layers.Layer):
         return operation
     return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": True})
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from numpy_layers import Layers, max_pool, randomize, windows
 
 from afd_tf import exports, networks
+from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
 
 def relu(x):
@@ -295,7 +296,7 @@ def test_an_application_learns_with_fused_normalisation_of_keras_momentum():
     model = networks.application("MobileNetV2", 5, (32, 32, 3), name="mine")
     assert model.name == "mine"
     layer = model.get_layer("bn_Conv1")
-    assert isinstance(layer, networks.normalization.FusedBatchNormalization)
+    assert isinstance(layer, FusedBatchNormalization)
     assert (layer.momentum, layer.epsilon, layer.unbiased) == (0.999, 1e-3, False)
 
 
@@ -308,9 +309,9 @@ def test_an_application_learns_with_fused_normalisation_of_keras_momentum():
             r"`input_shape`.*Xception.*\(32, 32, 3\).*71x71",
         ),
         (lambda: networks.application("ResNet50", 1), "`num_classes`"),
-        (lambda: networks.build("imagenet_resnet20", 5), r"`depth`.*\(18, 34, 50\)"),
+        (lambda: networks.build("imagenet_resnet20", 5), r"`depth`.*\[18, 34, 50\]"),
         (lambda: networks.build("resnet18", 5), r"nearest.* 20\..*imagenet_resnet"),
-        (lambda: networks.vgg(12, 5), r"`depth`.*\(11, 13, 16, 19\).*depth=12"),
+        (lambda: networks.vgg(12, 5), r"`depth`.*\[11, 13, 16, 19\].*depth=12"),
         (lambda: networks.densenet(41, 12, 5), r"nearest valid depth is 40"),
         (lambda: networks.densenet(40, 0, 5), r"`growth`.*growth=0"),
         (lambda: networks.mobilenet_v2(5, stem="cifra"), r"Did you mean 'cifar'\?"),

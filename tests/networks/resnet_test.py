@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from afd_tf import networks
-from afd_tf.networks.architectures import resnet, wide_resnet
+from afd_tf.networks import resnet, wide_resnet
+from afd_tf.networks.architectures import registry
 
 
 def trainable_count(model):
@@ -306,16 +307,25 @@ def test_unknown_names_are_refused(name, message):
 
 
 def test_a_new_network_is_one_registration(monkeypatch):
-    monkeypatch.setattr(networks.registry, "_families", {})
+    monkeypatch.setattr(registry, "_families", {})
 
-    def tiny(num_classes, input_shape):
+    @networks.register("dense<width>_<Activation>", ["dense8_Relu"])
+    @networks.register("linear", width=1)
+    def dense(width, num_classes, input_shape, activation="linear"):
         images = keras.Input(input_shape)
         x = keras.layers.Flatten()(images)
-        return keras.Model(images, keras.layers.Dense(num_classes)(x), name="tiny")
+        x = keras.layers.Dense(width, activation.lower())(x)
+        return keras.Model(images, keras.layers.Dense(num_classes)(x), name="dense")
 
-    networks.register("tiny", tiny)
-    assert networks.names() == ("tiny",)
-    assert networks.builders() == (tiny,)
-    assert networks.build("tiny", 3, (4, 4, 1)).output_shape == (None, 3)
+    assert networks.patterns() == ("linear", "dense<width>_<Activation>")
+    assert networks.names() == ("linear", "dense8_Relu")
+    assert networks.builders() == (dense,)
+    for name, width, activation in (
+        ("linear", 1, "linear"),
+        ("dense12_Relu", 12, "relu"),
+    ):
+        layer = networks.build(name, 3, (4, 4, 1)).layers[2]
+        assert (layer.units, layer.activation.__name__) == (width, activation)
+    assert networks.build("linear", 3, (4, 4, 1), width=5).layers[2].units == 5
     with pytest.raises(ValueError, match="not taken"):
-        networks.register("tiny", tiny)
+        networks.register("linear")

@@ -309,9 +309,9 @@ def test_wrong_ends_are_refused():
     x = layers.Conv2D(4, 3)(images)
     y = layers.Dense(3)(layers.Flatten()(x))
     z = layers.Dense(3)(layers.Flatten()(layers.Add()([images, other])))
-    with pytest.raises(ValueError, match="1 inputs and 2 outputs"):
+    with pytest.raises(ValueError, match="2 outputs"):
         tap(keras.Model(images, [y, y]))
-    with pytest.raises(ValueError, match="2 inputs and 1 outputs"):
+    with pytest.raises(ValueError, match="2 inputs"):
         tap(keras.Model([images, other], z))
     with pytest.raises(ValueError, match=r"logits of shape \(batch, classes\)"):
         tap(keras.Model(images, x))

@@ -2,14 +2,12 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import (
-    Builder,
-    check_arguments,
-    check_depth,
-    check_positive,
-)
+from afd_tf.errors import positive_int
+from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.architectures.registry import register
 
 
+@register("densenet<depth>_<growth>", ["densenet40_12", "densenet100_12"])
 def densenet(
     depth,
     growth,
@@ -55,7 +53,7 @@ def densenet(
     """
     check_depth(depth, remainder=4, smallest=10)
     check_arguments(num_classes, input_shape, normalization)
-    check_positive("growth", growth)
+    positive_int("growth", growth)
     build = Builder(normalization)
     images = keras.Input(input_shape, name="images")
     x = build.convolution(images, 2 * growth, 3, 1, name="conv")

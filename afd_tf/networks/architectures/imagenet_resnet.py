@@ -2,7 +2,9 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_choice
+from afd_tf.errors import choice
+from afd_tf.networks.architectures.blocks import Builder, check_arguments
+from afd_tf.networks.architectures.registry import register
 
 # Blocks per stage, and whether they are bottlenecks.
 DEPTHS = {
@@ -12,6 +14,7 @@ DEPTHS = {
 }
 
 
+@register("imagenet_resnet<depth>", [f"imagenet_resnet{n}" for n in DEPTHS])
 def imagenet_resnet(
     depth, num_classes, input_shape=(224, 224, 3), *, normalization="batch", name=None
 ):
@@ -49,7 +52,7 @@ def imagenet_resnet(
         >>> sum(v.value.shape.num_elements() for v in model.trainable_variables)
         11689512
     """
-    check_choice("depth", depth, tuple(DEPTHS))
+    choice("depth", depth, DEPTHS)
     check_arguments(num_classes, input_shape, normalization)
     stages, bottleneck = DEPTHS[depth]
     block = _bottleneck if bottleneck else _basic

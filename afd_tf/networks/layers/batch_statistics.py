@@ -1,4 +1,4 @@
-"""Normalisation that keeps nothing: for discriminators and transfer layers."""
+"""Normalisation by the batch's own statistics, for discriminators and transfers."""
 
 from typing import Any
 
