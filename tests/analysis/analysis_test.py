@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import afd_tf
 from afd_tf import OnlineDistiller, analysis, data, networks
 from afd_tf.analysis import figures, pictures
 from afd_tf.cli import analyse
@@ -242,8 +242,10 @@ def test_branches_are_together_what_their_gate_says():
     assert list(found["networks"])[:-1] == distiller.network_names
 
 
-def test_the_package_gives_the_analysis_by_its_name():
-    assert afd_tf.analysis is analysis
+def test_a_distiller_without_taps_is_compared_at_the_last_feature_maps(three):
+    taps = analysis.taps(SimpleNamespace(taps=(), networks=three.networks))
+    assert [each.map_shape for each in taps] == [each.map_shape for each in three.taps]
+    assert analysis.taps(three) == list(three.taps)
 
 
 def test_an_empty_data_set_is_refused(three):
