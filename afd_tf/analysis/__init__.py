@@ -1,6 +1,6 @@
 """Analysis of trained networks: similarity, agreement, calibration, Grad-CAM."""
 
-from afd_tf.analysis.comparison import as_text, compare, taps
+from afd_tf.analysis.comparison import as_text, compare
 from afd_tf.analysis.grad_cam import grad_cam
 from afd_tf.analysis.maps import LinearCKA, MapDistances
 from afd_tf.analysis.predictions import Agreement, Calibration
@@ -13,5 +13,4 @@ __all__ = [
     "as_text",
     "compare",
     "grad_cam",
-    "taps",
 ]

@@ -9,23 +9,11 @@ from afd_tf.analysis.maps import LinearCKA, MapDistances
 from afd_tf.analysis.predictions import Agreement, Calibration
 from afd_tf.distillation import evaluation
 from afd_tf.errors import invalid
-from afd_tf.networks import match_spatial, smallest_size, tap
+from afd_tf.networks import match_spatial, smallest_size
 from afd_tf.text import as_table
 
 _MAPS = ("l1", "l2", "cosine", "cka")
 _PREDICTIONS = ("agreement", "both_right", "first_only", "second_only", "both_wrong")
-
-
-def taps(distiller):
-    """Return the taps of a distiller's networks, made here if its method has none.
-
-    Args:
-        distiller: `afd_tf.OnlineDistiller`.
-
-    Returns:
-        List of `afd_tf.networks.Tapped`, one per network.
-    """
-    return list(distiller.taps or map(tap, distiller.networks))
 
 
 def compare(distiller, dataset):
@@ -53,8 +41,8 @@ def compare(distiller, dataset):
     Raises:
         ValueError: if the data set is empty.
     """
-    names, tapped = distiller.network_names, taps(distiller)
-    shapes = [each.map_shape for each in tapped]
+    names, taps = distiller.network_names, distiller.taps
+    shapes = [each.map_shape for each in taps]
     size = smallest_size(shapes)
     pairs = list(itertools.combinations(range(len(names)), 2))
     comparable = [pair for pair in pairs if len({shapes[i][2] for i in pair}) == 1]
@@ -62,7 +50,7 @@ def compare(distiller, dataset):
     agreement = {pair: Agreement() for pair in pairs}
     calibration = {name: Calibration() for name in (*names, "ensemble")}
     cka = LinearCKA([shape[2] for shape in shapes])
-    forward = _forward(distiller, tapped, size)
+    forward = _forward(distiller, taps, size)
     examples = 0
     for images, labels in dataset:
         maps, probabilities = forward(images)
@@ -99,12 +87,12 @@ def compare(distiller, dataset):
     }
 
 
-def _forward(distiller, tapped, size):
+def _forward(distiller, taps, size):
     """Return a function from images to maps of one size and probabilities by name."""
 
     @tf.function(reduce_retracing=True)
     def forward(images):
-        outputs = [each.forward(images) for each in tapped]
+        outputs = [each.forward(images) for each in taps]
         maps = [match_spatial(tf.cast(m, tf.float32), size) for m, _ in outputs]
         logits = [z for _, z in outputs]
         if distiller.branched is not None:

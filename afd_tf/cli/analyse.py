@@ -114,13 +114,13 @@ def _writing(output):
 
 def _draw_grad_cams(path, restored, images, labels, numbers):
     """Show where networks look for an image's class, in a file for their answers."""
-    from afd_tf.analysis import figures, grad_cam, pictures, taps
+    from afd_tf.analysis import figures, grad_cam, pictures
 
     distiller, info = restored.distiller, restored.info
     answers = distiller.predict(images, verbose=0)
     classes = info.class_names
     cams, captions = {}, {}
-    for name, tapped in zip(distiller.network_names, taps(distiller), strict=True):
+    for name, tapped in zip(distiller.network_names, distiller.taps, strict=True):
         own = answers[name].argmax(axis=1)
         wanted = [
             answer if label is None else label

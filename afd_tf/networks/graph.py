@@ -70,11 +70,11 @@ def bottlenecks(nodes):
         List of nodes, a subsequence of `nodes`. In a residual network these are the
         sums and what follows them, never the inside of a block.
     """
-    position = {id(node): i for i, node in enumerate(nodes)}
+    index = {id(node): i for i, node in enumerate(nodes)}
     last_use = list(range(len(nodes)))
     for i, node in enumerate(nodes):
         for tensor in node.input_tensors:
-            producer = position[id(_producer(tensor))]
+            producer = index[id(_producer(tensor))]
             last_use[producer] = max(last_use[producer], i)
     chain, reach = [], 0
     for i, node in enumerate(nodes):

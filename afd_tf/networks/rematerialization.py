@@ -55,15 +55,15 @@ def cut(nodes, tapped, segments=True):
     Returns:
         List of nodes that all paths go through, in order, without input and logits.
     """
-    position = {id(node): i for i, node in enumerate(nodes)}
+    index = {id(node): i for i, node in enumerate(nodes)}
     sizes = [sum(map(_bytes, node.outputs)) for node in nodes]
     through = list(itertools.accumulate(sizes))
     possible = [
-        position[id(node)]
+        index[id(node)]
         for node in graph.bottlenecks(nodes)[1:-1]
         if len(node.outputs) == 1
     ]
-    forced, last = position[id(tapped)], len(nodes) - 1
+    forced, last = index[id(tapped)], len(nodes) - 1
 
     def pack(bound):
         """Cut as late as insides of at most `bound` bytes allow, and at the tap."""
@@ -123,17 +123,17 @@ class Segments:
     def __init__(self, network, nodes, tapped, checkpointing):
         self._network = network
         self._segments = []
-        position = {id(node): i for i, node in enumerate(nodes)}
+        index = {id(node): i for i, node in enumerate(nodes)}
         start, before = network.inputs[0], 0
         for node in [*cut(nodes, tapped, checkpointing), nodes[-1]]:
             outputs = [node.outputs[0]]
-            has_map = before < position[id(tapped)] <= position[id(node)]
+            has_map = before < index[id(tapped)] <= index[id(node)]
             if has_map:
                 self._with_map = len(self._segments)
                 if node is not tapped:  # a tap inside a residual block
                     outputs.append(tapped.outputs[0])
             self._segments.append(_Segment(start, outputs))
-            start, before = node.outputs[0], position[id(node)]
+            start, before = node.outputs[0], index[id(node)]
 
     def __len__(self):
         return len(self._segments)

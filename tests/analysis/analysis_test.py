@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -242,12 +241,6 @@ def test_branches_are_together_what_their_gate_says():
     assert list(found["networks"])[:-1] == distiller.network_names
 
 
-def test_a_distiller_without_taps_is_compared_at_the_last_feature_maps(three):
-    taps = analysis.taps(SimpleNamespace(taps=(), networks=three.networks))
-    assert [each.map_shape for each in taps] == [each.map_shape for each in three.taps]
-    assert analysis.taps(three) == list(three.taps)
-
-
 def test_an_empty_data_set_is_refused(three):
     with pytest.raises(ValueError, match=r"`dataset`.*empty"):
         analysis.compare(three, [])
@@ -368,7 +361,7 @@ def test_chosen_images_are_drawn_with_every_network(run, tmp_path):
     assert not (output / "analysis.json").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["analysis.txt", "calibration.png", "grad_cam.png"])
+@pytest.mark.parametrize("name", ["analysis.txt", "grad_cam.png"])
 def test_a_file_that_cannot_be_written_is_named_in_one_line(
     run, tmp_path, capsys, name
 ):

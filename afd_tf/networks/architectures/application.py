@@ -66,15 +66,15 @@ def application(architecture, num_classes, input_shape=(224, 224, 3), *, name=No
             "input_shape", f"images that {architecture} takes", input_shape, hint=error
         ) from error
     model = keras.models.clone_model(
-        model, clone_function=_adapted, call_function=_call
+        model, clone_function=_clone, call_function=_call
     )
     return keras.Model(
         model.inputs[0], model.outputs[0], name=name or architecture.lower()
     )
 
 
-def _adapted(layer):
-    """Copy a layer, or put what suits this package in its place."""
+def _clone(layer):
+    """Copy a layer, with fused normalisation and without preprocessing."""
     if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
         return keras.layers.Identity(name=layer.name)
     fusible = isinstance(layer, keras.layers.BatchNormalization) and (

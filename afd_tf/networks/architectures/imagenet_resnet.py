@@ -78,16 +78,16 @@ def imagenet_resnet(
 
 def _basic(build, x, filters, stride, name, output_name):
     y = build.unit(x, filters, 3, stride, name=f"{name}_1")
-    return _close(build, x, y, filters, 3, stride, name, output_name)
+    return _residual(build, x, y, filters, 3, stride, name, output_name)
 
 
 def _bottleneck(build, x, filters, stride, name, output_name):
     y = build.unit(x, filters, 1, 1, name=f"{name}_1")
     y = build.unit(y, filters, 3, stride, name=f"{name}_2")
-    return _close(build, x, y, 4 * filters, 1, stride, name, output_name)
+    return _residual(build, x, y, 4 * filters, 1, stride, name, output_name)
 
 
-def _close(build, x, y, filters, kernel, stride, name, output_name):
+def _residual(build, x, y, filters, kernel, stride, name, output_name):
     """Add the branch y, after its last convolution, to the shortcut of x."""
     y = build.convolution(y, filters, kernel, 1, name=f"{name}_last_conv", last=True)
     y = build.normalize(y, name=f"{name}_last_norm")

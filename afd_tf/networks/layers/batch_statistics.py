@@ -38,7 +38,7 @@ class BatchStatisticsNormalization(Normalization):
             axes=[0, 1, 2],
             synchronized=self.synchronized,
         )
-        return self.written_out(inputs, *moments)
+        return self.unfused(inputs, *moments)
 
     def get_config(self):
         """Return the arguments that rebuild the layer."""

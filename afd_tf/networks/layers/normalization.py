@@ -81,7 +81,7 @@ class Normalization(keras.layers.Layer):
         )
         return y, mean, variance
 
-    def written_out(self, x, mean, variance):
+    def unfused(self, x, mean, variance):
         """Normalise with given statistics, in their dtype; returns the layer's."""
         y = tf.nn.batch_normalization(
             tf.cast(x, mean.dtype),
@@ -156,7 +156,7 @@ class FusedBatchNormalization(Normalization):
         if not training:
             if fused:
                 return self.fused(inputs, mean, variance, training=False)[0]
-            return self.written_out(inputs, mean, variance)
+            return self.unfused(inputs, mean, variance)
         if fused and self.unbiased:
             # The operation averages by itself: nothing is left to do per layer.
             y, mean, variance = self.fused(
@@ -179,7 +179,7 @@ class FusedBatchNormalization(Normalization):
             y, mean, variance = self.fused(inputs, empty, empty, training=True)
             return y, mean, variance / bessel
         mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-        y = self.written_out(inputs, mean, variance)
+        y = self.unfused(inputs, mean, variance)
         return y, mean, variance * bessel if self.unbiased else variance
 
     def _average(self, moving, statistic):
