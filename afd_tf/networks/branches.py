@@ -61,7 +61,8 @@ def branched(network, branches=3):
         Branched.
 
     Raises:
-        ValueError: if the network has no map of a higher resolution to branch at.
+        ValueError: if the network is no graph of layers, or has no map of a higher
+            resolution to branch at.
 
     Example:
         >>> one = branched(resnet(32, num_classes=100), branches=3)
@@ -69,6 +70,7 @@ def branched(network, branches=3):
         3
     """
     branches = integer("branches", branches, at_least=2)
+    graph.check_graph(network)
     nodes = graph.sorted_nodes(network.outputs)
     cut = _trunk_end(network, nodes)
     trunk = {id(node) for node in graph.sorted_nodes(nodes[cut].outputs)}

@@ -2,6 +2,8 @@
 
 import keras
 
+from afd_tf.errors import invalid
+
 _SHAPE_KEEPERS = (
     keras.layers.ActivityRegularization,
     keras.layers.AlphaDropout,
@@ -30,6 +32,22 @@ def has_graph(model):
         if not cls.__module__.startswith("keras.")
     )
     return bool(getattr(model, "outputs", None)) and not own
+
+
+def check_graph(model):
+    """Refuse a model without a graph.
+
+    Raises:
+        ValueError: saying how to build it.
+    """
+    if not has_graph(model):
+        raise invalid(
+            "model",
+            "a Functional or Sequential model",
+            received=f"model '{model.name}' of class {type(model).__name__}, whose "
+            "layers are called in Python and cannot be tapped",
+            hint="Build it as keras.Model(inputs, logits).",
+        )
 
 
 def sorted_nodes(outputs):

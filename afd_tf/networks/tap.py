@@ -101,14 +101,7 @@ def tap(model, layer=None, checkpointing=False):
     """
     checkpointing = check_checkpointing(checkpointing)
     classifier = check_classifier(model)
-    if not graph.has_graph(model):
-        raise invalid(
-            "model",
-            "a Functional or Sequential model",
-            received=f"model '{model.name}' of class {type(model).__name__}, whose "
-            "layers are called in Python and cannot be tapped",
-            hint="Build it as keras.Model(inputs, logits).",
-        )
+    graph.check_graph(model)
     (inputs,), (logits,) = model.inputs, model.outputs
     nodes = graph.sorted_nodes([logits])
     node = _last_map(model, nodes) if layer is None else _named(model, nodes, layer)
