@@ -100,14 +100,13 @@ def choice(argument, value, known):
     Args:
         argument: str, the argument's name.
         value: what was received.
-        known: iterable of str.
+        known: iterable of str, or of numbers.
     """
     known = sorted(known)
-    if isinstance(value, str) and value in known:
+    if isinstance(value, str | Real) and value in known:
         return value
-    raise invalid(
-        argument, f"one of {known}", value, hint=nearest(value, known).strip()
-    )
+    hint = nearest(value, known).strip() if isinstance(value, str) else ""
+    raise invalid(argument, f"one of {known}", value, hint=hint)
 
 
 def lookup(argument, name, known):

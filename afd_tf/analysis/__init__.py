@@ -1,10 +1,9 @@
-"""What trained networks have in common and where they differ, on a whole data set."""
+"""Analysis of trained networks: similarity, agreement, calibration, Grad-CAM."""
 
-from afd_tf.analysis.comparison import compare
+from afd_tf.analysis.comparison import as_text, compare
 from afd_tf.analysis.grad_cam import grad_cam
 from afd_tf.analysis.maps import LinearCKA, MapDistances
 from afd_tf.analysis.predictions import Agreement, Calibration
-from afd_tf.analysis.tables import as_text
 
 __all__ = [
     "Agreement",

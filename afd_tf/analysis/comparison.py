@@ -1,4 +1,4 @@
-"""All networks of a distiller compared, in one pass over a data set."""
+"""Comparison of a distiller's networks in one pass over a data set."""
 
 import itertools
 
@@ -8,11 +8,16 @@ import tensorflow as tf
 from afd_tf.analysis.maps import LinearCKA, MapDistances
 from afd_tf.analysis.predictions import Agreement, Calibration
 from afd_tf.distillation import evaluation
+from afd_tf.errors import invalid
 from afd_tf.networks import match_spatial, smallest_size
+from afd_tf.text import as_table
+
+_MAPS = ("l1", "l2", "cosine", "cka")
+_PREDICTIONS = ("agreement", "both_right", "first_only", "second_only", "both_wrong")
 
 
 def compare(distiller, dataset):
-    """Compare the maps and the answers of a distiller's networks.
+    """Compare the feature maps and the predictions of a distiller's networks.
 
     Every example counts once, and no more than a batch is held. Maps of different
     height and width are first brought to the smallest (see
@@ -36,16 +41,16 @@ def compare(distiller, dataset):
     Raises:
         ValueError: if the data set is empty.
     """
-    names = distiller.network_names
-    shapes = [tapped.map_shape for tapped in distiller.taps]
+    names, taps = distiller.network_names, distiller.taps
+    shapes = [each.map_shape for each in taps]
     size = smallest_size(shapes)
     pairs = list(itertools.combinations(range(len(names)), 2))
-    alike = [pair for pair in pairs if len({shapes[i][2] for i in pair}) == 1]
-    distances = {pair: MapDistances() for pair in alike}
+    comparable = [pair for pair in pairs if len({shapes[i][2] for i in pair}) == 1]
+    distances = {pair: MapDistances() for pair in comparable}
     agreement = {pair: Agreement() for pair in pairs}
     calibration = {name: Calibration() for name in (*names, "ensemble")}
     cka = LinearCKA([shape[2] for shape in shapes])
-    forward = _forward(distiller, size)
+    forward = _forward(distiller, taps, size)
     examples = 0
     for images, labels in dataset:
         maps, probabilities = forward(images)
@@ -53,18 +58,16 @@ def compare(distiller, dataset):
         labels = np.asarray(labels)
         examples += len(labels)
         cka.update(maps)
-        for i, j in alike:
+        for i, j in comparable:
             distances[i, j].update(maps[i], maps[j])
-        answers = [probabilities[name].numpy().argmax(axis=1) for name in names]
+        classes = [probabilities[name].numpy().argmax(axis=1) for name in names]
         for i, j in pairs:
-            agreement[i, j].update(answers[i], answers[j], labels)
+            agreement[i, j].update(classes[i], classes[j], labels)
         for name, own in calibration.items():
             own.update(probabilities[name].numpy(), labels)
     if not examples:
-        raise ValueError(
-            "Invalid value for argument `dataset`. Expected images to compare the "
-            "networks on. Received: an empty data set."
-        )
+        expected = "images to compare the networks on"
+        raise invalid("dataset", expected, received="an empty data set")
     return {
         "examples": examples,
         "networks": {name: own.result() for name, own in calibration.items()},
@@ -84,14 +87,14 @@ def compare(distiller, dataset):
     }
 
 
-def _forward(distiller, size):
+def _forward(distiller, taps, size):
     """Return a function from images to maps of one size and probabilities by name."""
 
     @tf.function(reduce_retracing=True)
     def forward(images):
-        found = [tapped.forward(images) for tapped in distiller.taps]
-        maps = [match_spatial(tf.cast(m, tf.float32), size) for m, _ in found]
-        logits = [each for _, each in found]
+        outputs = [each.forward(images) for each in taps]
+        maps = [match_spatial(tf.cast(m, tf.float32), size) for m, _ in outputs]
+        logits = [z for _, z in outputs]
         if distiller.branched is not None:
             logits = distiller.logits(images)  # the last are their gate's
         probabilities = evaluation.probabilities(
@@ -105,3 +108,41 @@ def _forward(distiller, size):
 def _number(value):
     """Return the float, or None for NaN, which JSON has no word for."""
     return None if np.isnan(value) else value
+
+
+def as_text(comparison):
+    """Lay out what `compare` returned as tables.
+
+    Args:
+        comparison: dict.
+
+    Returns:
+        str, lines of at most about 90 characters; fractions in percent, but for maps.
+    """
+    networks = [["network", "accuracy", "confidence", "ECE"]]
+    for name, values in comparison["networks"].items():
+        numbers = (values[key] for key in ("accuracy", "confidence", "ece"))
+        networks.append([name, *map(_percent, numbers)])
+    maps = [["feature maps", "size", "channels", "L1", "L2", "cosine", "CKA"]]
+    predictions = [
+        ["answers (1, 2)", "agree", "both right", "only 1", "only 2", "both wrong"]
+    ]
+    for pair in comparison["pairs"]:
+        name, own = ", ".join(pair["networks"]), pair["maps"]
+        size = "x".join(map(str, own["size"]))
+        channels = ", ".join(map(str, own["channels"]))
+        maps.append([name, size, channels, *(_plain(own.get(key)) for key in _MAPS)])
+        numbers = (pair["predictions"][key] for key in _PREDICTIONS)
+        predictions.append([name, *map(_percent, numbers)])
+    tables = [
+        as_table(rows, right=rows[0][1:]) for rows in (networks, maps, predictions)
+    ]
+    return "\n\n".join([f"{comparison['examples']:,} images", *tables])
+
+
+def _percent(value):
+    return f"{100 * value:.2f}"
+
+
+def _plain(value):
+    return "-" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""Figures of a comparison as PNG; needs matplotlib, the extra `[plot]`."""
+"""Figures of an analysis as PNG; they need matplotlib, the extra `[plot]`."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017): where a network looks for a class."""
+"""Grad-CAM, class activation maps by gradients (Selvaraju et al. 2017)."""
 
 import tensorflow as tf
 
@@ -26,8 +26,8 @@ def grad_cam(tapped, images, classes):
         # Frozen weights would leave nothing to differentiate by.
         tape.watch(images)
         feature_map, logits = tapped.forward(images)
-        chosen = tf.gather(logits, classes, batch_dims=1)
-    gradient = tf.cast(tape.gradient(chosen, feature_map), tf.float32)
+        scores = tf.gather(logits, classes, batch_dims=1)
+    gradient = tf.cast(tape.gradient(scores, feature_map), tf.float32)
     weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
     feature_map = tf.cast(feature_map, tf.float32)
     cam = tf.nn.relu(tf.reduce_sum(weights * feature_map, axis=-1, keepdims=True))

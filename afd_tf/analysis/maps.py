@@ -79,7 +79,7 @@ class LinearCKA:
         self._products += rows.T @ rows
 
     def result(self, first, second):
-        """Return the alignment of two networks, given by their places, in [0, 1].
+        """Return the alignment of two networks, given by their indices, in [0, 1].
 
         It is NaN where a network's map is the same everywhere.
         """

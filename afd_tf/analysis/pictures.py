@@ -1,8 +1,9 @@
-"""The images that Grad-CAM is shown on: of a data set by number, or files."""
+"""Images for Grad-CAM, by their number in a data set or from files."""
 
 import numpy as np
 
 from afd_tf.data.images import Fit, read_image
+from afd_tf.errors import invalid
 
 
 def choose(wanted, dataset, info):
@@ -27,16 +28,16 @@ def choose(wanted, dataset, info):
         wanted = [str(number) for number in numbers]
     numbers = {int(name) for name in wanted if name.isdecimal()}
     if numbers and max(numbers) >= info.test_examples:
-        raise ValueError(
-            "Invalid value for argument `images`. Expected numbers below "
-            f"{info.test_examples}, the images of {info.name}, or files. Received: "
-            f"images={max(numbers)}."
+        raise invalid(
+            "images",
+            f"numbers below {info.test_examples}, the images of {info.name}, or files",
+            max(numbers),
         )
-    found = _numbered(dataset, numbers)
+    numbered = _numbered(dataset, numbers)
     images, labels = [], []
     for name in wanted:
         if name.isdecimal():
-            image, label = found[int(name)]
+            image, label = numbered[int(name)]
         else:
             image, label = _from_file(name, info), None
         images.append(image)
@@ -45,16 +46,17 @@ def choose(wanted, dataset, info):
 
 
 def _numbered(dataset, numbers):
-    found, start = {}, 0
+    """Return a dict from each number to its image and label."""
+    examples, start = {}, 0
     for images, labels in dataset:
-        if len(found) == len(numbers):
+        if len(examples) == len(numbers):
             break
         for number in numbers:
-            if start <= number < start + len(labels):
-                place = number - start
-                found[number] = (images[place].numpy(), int(labels[place]))
+            index = number - start
+            if 0 <= index < len(labels):
+                examples[number] = (images[index].numpy(), int(labels[index]))
         start += len(labels)
-    return found
+    return examples
 
 
 def _from_file(path, info):
@@ -64,5 +66,5 @@ def _from_file(path, info):
 
 
 def pixels(images, info):
-    """Undo the normalisation: return images in [0, 1] for people."""
+    """Undo the normalisation: return images in [0, 1]."""
     return np.clip(images * np.asarray(info.std) + info.mean, 0.0, 1.0)

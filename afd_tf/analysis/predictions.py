@@ -1,21 +1,21 @@
-"""How two networks' answers agree, and whether confidence is what accuracy is."""
+"""Agreement of two networks' predictions, and calibration of one network's."""
 
 import numpy as np
 
 
 class Agreement:
-    """How often two networks give one answer, and which of them is right."""
+    """How often two networks predict the same class, and which of them is right."""
 
     def __init__(self):
         self._count = 0
         self._sums = np.zeros(5)
 
     def update(self, first, second, labels):
-        """Add the answers to a batch.
+        """Add a batch.
 
         Args:
-            first: int array `(batch,)`, one network's answers.
-            second: int array `(batch,)`, the other's.
+            first: int array `(batch,)`, the classes that one network predicts.
+            second: int array `(batch,)`, those of the other.
             labels: int array `(batch,)`.
         """
         a, b = first == labels, second == labels
@@ -26,8 +26,8 @@ class Agreement:
     def result(self):
         """Return fractions of the examples: dict of str to float.
 
-        "agreement" counts equal answers, right or wrong; the others say who is right
-        and add up to 1.
+        "agreement" counts equal predictions, right or wrong; the others say who is
+        right and add up to 1.
         """
         names = ("agreement", "both_right", "first_only", "second_only", "both_wrong")
         fractions = (self._sums / self._count).tolist()
@@ -39,7 +39,8 @@ class Calibration:
 
         ECE = sum over bins of (examples in it / all) * |accuracy - confidence|
 
-    Confidence is the probability of the answer; bins are equally wide and closed above:
+    Confidence is the probability of the predicted class; bins are equally wide and
+    closed above:
     (0, 1/15], (1/15, 2/15], ...
 
     Args:
@@ -48,7 +49,7 @@ class Calibration:
 
     def __init__(self, bins=15):
         self._bins = bins
-        # Examples, sum of confidences, right answers.
+        # Examples, sum of confidences, right predictions.
         self._sums = np.zeros((3, bins))
 
     def update(self, probabilities, labels):
@@ -61,10 +62,10 @@ class Calibration:
         probabilities = np.asarray(probabilities, np.float64)
         confidence = probabilities.max(axis=1)
         right = probabilities.argmax(axis=1) == labels
-        place = np.ceil(confidence * self._bins).astype(int) - 1
-        place = np.clip(place, 0, self._bins - 1)
+        index = np.ceil(confidence * self._bins).astype(int) - 1
+        index = np.clip(index, 0, self._bins - 1)
         for row, weights in enumerate((np.ones_like(confidence), confidence, right)):
-            self._sums[row] += np.bincount(place, weights, self._bins)
+            self._sums[row] += np.bincount(index, weights, self._bins)
 
     def result(self):
         """Return a dict: "accuracy", mean "confidence" and "ece" as fractions; "bins".

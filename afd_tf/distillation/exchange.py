@@ -376,19 +376,16 @@ def _tap_layers(layers, count, with_source):
 
 def _shapes(networks):
     """Return the image shape and the number of classes that all networks have."""
-    found = []
-    for network in networks:
-        images, logits = check_classifier(network)
-        found.append((tuple(images.shape[1:]), int(logits.shape[-1])))
+    shapes = [check_classifier(network) for network in networks]
     for what, i in (("numbers of classes", 1), ("input shapes", 0)):
-        values = [(n.name, f[i]) for n, f in zip(networks, found, strict=True)]
+        values = [(n.name, s[i]) for n, s in zip(networks, shapes, strict=True)]
         if len({value for _, value in values}) > 1:
             raise invalid(
                 "networks",
                 "networks that see the same images and classes",
                 received=f"different {what}: {values}",
             )
-    return found[0]
+    return shapes[0]
 
 
 def _check_discriminators(discriminators, shapes):

@@ -77,8 +77,7 @@ def freeze(network, layer, method, input_shape, num_classes):
         TypeError: if it is no Keras model.
     """
     instance("source", network, keras.Model, "a keras.Model that is trained already")
-    images, logits = check_classifier(network)
-    own = (tuple(images.shape[1:]), int(logits.shape[-1]))
+    own = check_classifier(network)
     if own != (tuple(input_shape), num_classes):
         raise invalid(
             "source",

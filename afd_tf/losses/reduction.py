@@ -1,4 +1,4 @@
-"""From losses per example to the number an optimizer minimises."""
+"""Sums of losses: from one value per example to what an optimizer minimises."""
 
 import functools
 import operator
@@ -9,8 +9,8 @@ from keras import ops
 def add_in_order(tensors):
     """Add tensors of one shape, the first to the last.
 
-    AddN and what is made of it add in the order in which buffers come free, so that
-    the last digits of three or more vary from run to run.
+    TensorFlow's AddN adds in the order in which buffers come free, so that the last
+    digits of three or more vary from run to run.
 
     Args:
         tensors: list of at least one float tensor, of the same shape and dtype.

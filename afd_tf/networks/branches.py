@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from afd_tf import losses
+from afd_tf.errors import integer, invalid
 from afd_tf.networks import graph
 from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
@@ -60,21 +61,24 @@ def branched(network, branches=3):
         Branched.
 
     Raises:
-        ValueError: if the network has no map of a higher resolution to branch at.
+        ValueError: if the network is no graph of layers, or has no map of a higher
+            resolution to branch at.
 
     Example:
         >>> one = branched(resnet(32, num_classes=100), branches=3)
         >>> len(one.networks)
         3
     """
+    branches = integer("branches", branches, at_least=2)
+    graph.check_graph(network)
     nodes = graph.sorted_nodes(network.outputs)
-    cut = _last_stage(network, nodes)
+    cut = _trunk_end(network, nodes)
     trunk = {id(node) for node in graph.sorted_nodes(nodes[cut].outputs)}
     tail = [node for node in nodes if id(node) not in trunk]
     shared = nodes[cut].outputs[0]
     logits = [network.outputs[0]]
     for number in range(2, branches + 1):
-        logits.append(_again(tail, shared, network.outputs[0], f"branch{number}"))
+        logits.append(_copy(tail, shared, network.outputs[0], f"branch{number}"))
     images = network.inputs[0]
     joint = keras.Model(
         images,
@@ -85,8 +89,8 @@ def branched(network, branches=3):
     return Branched(joint, [network, *others])
 
 
-def _last_stage(network, nodes):
-    """Return the position of the node at which the trunk ends."""
+def _trunk_end(network, nodes):
+    """Return the index of the node at which the trunk ends."""
     chain = {id(node) for node in graph.bottlenecks(nodes)}
     last = graph.last_feature_map(nodes)
     if last is not None:
@@ -97,16 +101,17 @@ def _last_stage(network, nodes):
             weights = any(graph.has_weights(op) for op in graph.ancestors(node))
             if larger and id(node) in chain and weights:
                 return i
-    raise ValueError(
-        "Invalid value for argument `networks`. Expected a network of stages of "
-        "different resolution, the last of which can be branched. Received: "
-        f"'{network.name}', in which no map that all paths go through is larger than "
-        "the last one."
+    raise invalid(
+        "networks",
+        "a network of stages of different resolution, the last of which can be "
+        "branched",
+        received=f"'{network.name}', in which no map that all paths go through is "
+        "larger than the last one",
     )
 
 
-def _again(tail, shared, logits, prefix):
-    """Build a part of a graph again, from new layers of the same kind."""
+def _copy(tail, shared, logits, prefix):
+    """Copy a part of a graph, with new layers of the same kind."""
     tensors, layers = {id(shared): shared}, {}
     for node in tail:
         operation = node.operation

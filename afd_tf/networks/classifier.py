@@ -1,93 +1,130 @@
-"""What a network must be to be read from images to logits."""
+"""Check that a network gives logits of images, and their shapes."""
+
+from typing import NamedTuple
 
 import keras
+from keras import ops
 
+from afd_tf.errors import instance, invalid
 from afd_tf.networks import graph
 
 
+class Classifier(NamedTuple):
+    """Shapes at both ends of a network.
+
+    Attributes:
+        input_shape: (height, width, channels) of the images.
+        num_classes: int, the number of logits.
+    """
+
+    input_shape: tuple
+    num_classes: int
+
+
 def check_classifier(model):
-    """Return the input and the output of a model from images to logits.
+    """Check that a model maps images to logits.
+
+    Args:
+        model: keras.Model of any kind, built, with one input `(batch, height, width,
+            channels)` and one output `(batch, classes)`. A model that is no graph of
+            layers is called once, on two random images.
+
+    Returns:
+        Classifier.
 
     Raises:
-        ValueError: if it is not Functional or Sequential, or ends in probabilities.
+        ValueError: if it is not built, has other ends, or gives probabilities.
         TypeError: if it is not a Keras model.
+
+    Example:
+        >>> check_classifier(resnet(20, num_classes=10))
+        Classifier(input_shape=(32, 32, 3), num_classes=10)
     """
-    inputs, logits = _ends(model)
-    _check_channels_last(model, graph.sorted_nodes([logits]))
-    _check_logits(model, logits)
-    return inputs, logits
+    instance("model", model, keras.Model, "a keras.Model")
+    if not model.built:
+        raise invalid(
+            "model",
+            "a model that knows its input shape",
+            received=f"model '{model.name}' that is not built",
+            hint="Begin it with keras.Input((height, width, channels)), or call it on "
+            "images once.",
+        )
+    images = _image_shape(model)
+    outputs = model.outputs if graph.has_graph(model) else _call(model, images)
+    outputs = keras.tree.flatten(outputs)
+    if len(outputs) != 1:
+        raise _not_one(model, "outputs", outputs)
+    _check_logits(model, outputs[0])
+    return Classifier(images[1:], int(outputs[0].shape[-1]))
 
 
-def _ends(model):
-    """Return the input and the output tensor, or say why the model has not one each."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid value for argument `model`. Expected a keras.Model. Received: "
-            f"model={model!r} of type {type(model).__name__}."
+def _image_shape(model):
+    if getattr(model, "inputs", None):
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    else:
+        # Of a model without a graph Keras keeps the shape that it was built with.
+        shape = (model.get_build_config() or {}).get("input_shape")
+        alone = isinstance(shape, tuple | list) and not keras.tree.is_nested(shape[0])
+        shapes = [tuple(shape)] if alone else []
+    if len(shapes) != 1:
+        raise _not_one(model, "inputs", shapes)
+    for layer in model._flatten_layers():
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise invalid(
+                "model",
+                "layers with data_format 'channels_last'",
+                received=f"layer '{layer.name}' of model '{model.name}' with "
+                "'channels_first'",
+            )
+    if len(shapes[0]) != 4:
+        raise invalid(
+            "model",
+            "images of shape (batch, height, width, channels)",
+            received=f"model '{model.name}' with input shape {shapes[0]}",
         )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected a model that knows its input "
-            f"shape. Received: Sequential model '{model.name}' that is not built. "
-            "Begin it with keras.Input((height, width, channels))."
-        )
-    inputs = getattr(model, "inputs", None)
-    outputs = getattr(model, "outputs", None)
-    if not inputs or not outputs or _has_own_call(model):
-        raise ValueError(
-            "Invalid value for argument `model`. Expected a Functional or Sequential "
-            f"model. Received: model '{model.name}' of class {type(model).__name__}, "
-            "whose layers are called in Python and cannot be tapped. Build it as "
-            "keras.Model(inputs, logits)."
-        )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected one input (images) and one "
-            f"output (logits). Received: model '{model.name}' with {len(inputs)} "
-            f"inputs and {len(outputs)} outputs. Wrap it: keras.Model(images, logits)."
-        )
-    return inputs[0], outputs[0]
+    return shapes[0]
 
 
-def _has_own_call(model):
-    """Say whether a subclass computes something else than the graph it holds."""
-    return any(
-        "call" in vars(cls)
-        for cls in type(model).__mro__
-        if not cls.__module__.startswith("keras.")
+def _not_one(model, ends, received):
+    return invalid(
+        "model",
+        "one input (images) and one output (logits)",
+        received=f"model '{model.name}' with {len(received) or 'several'} {ends}",
+        hint="Wrap it: keras.Model(images, logits).",
     )
 
 
-def _check_channels_last(model, nodes):
-    for operation in [node.operation for node in nodes]:
-        if getattr(operation, "data_format", None) == "channels_first":
-            raise ValueError(
-                "Invalid value for argument `model`. Expected layers with data_format "
-                f"'channels_last'. Received: layer '{operation.name}' of model "
-                f"'{model.name}' with 'channels_first'."
-            )
-    image = model.inputs[0].shape
-    if len(image) != 4:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected images of shape (batch, "
-            f"height, width, channels). Received: model '{model.name}' with input "
-            f"shape {tuple(image)}."
-        )
+def _call(model, shape):
+    images = keras.random.normal([2, *(size or 32 for size in shape[1:])], seed=0)
+    with keras.StatelessScope():
+        return model(images, training=False)
 
 
 def _check_logits(model, logits):
-    culprit = graph.final_probability(logits)
-    if culprit is not None:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected logits as output. Received: "
-            f"model '{model.name}' that ends in probabilities (layer '{culprit}'). "
-            "Remove the softmax or sigmoid; with keras.applications pass "
-            "classifier_activation=None."
-        )
     shape = tuple(logits.shape)
     if len(shape) != 2 or shape[-1] is None or shape[-1] < 2:
-        raise ValueError(
-            "Invalid value for argument `model`. Expected logits of shape (batch, "
-            f"classes) with at least 2 classes. Received: model '{model.name}' with "
-            f"output shape {shape}. End it with pooling or Flatten and Dense(classes)."
+        raise invalid(
+            "model",
+            "logits of shape (batch, classes) with at least 2 classes",
+            received=f"model '{model.name}' with output shape {shape}",
+            hint="End it with pooling or Flatten and Dense(classes).",
         )
+    if isinstance(logits, keras.KerasTensor):
+        layer = graph.final_probability(logits)
+    else:
+        layer = model.name if _are_probabilities(logits) else None
+    if layer is not None:
+        raise invalid(
+            "model",
+            "logits as output",
+            received=f"model '{model.name}' that ends in probabilities (layer "
+            f"'{layer}')",
+            hint="Remove the softmax or sigmoid; with keras.applications pass "
+            "classifier_activation=None.",
+        )
+
+
+def _are_probabilities(outputs):
+    outputs = ops.cast(outputs, "float32")
+    far = ops.max(ops.abs(ops.sum(outputs, axis=-1) - 1.0))
+    return float(ops.min(outputs)) >= 0 and float(far) < 0.01

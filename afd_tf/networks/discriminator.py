@@ -2,7 +2,8 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import leaky_relu
+from afd_tf.errors import invalid
+from afd_tf.networks.architectures.blocks import check_shape, leaky_relu
 from afd_tf.networks.layers.batch_statistics import make_batch_statistics_normalization
 from afd_tf.networks.layers.normalization import check_kind
 
@@ -40,21 +41,13 @@ def discriminator(
         ValueError: if an argument is out of its range.
 
     Example:
-        >>> judge = discriminator((8, 8, 64))
-        >>> judge.output_shape
+        >>> discriminator((8, 8, 64)).output_shape
         (None, 1)
     """
     check_kind(normalization)
-    if len(map_shape) != 3 or not all(n is not None and n > 0 for n in map_shape):
-        raise ValueError(
-            "Invalid value for argument `map_shape`. Expected (height, width, "
-            f"channels), three positive integers. Received: map_shape={map_shape!r}."
-        )
+    check_shape("map_shape", map_shape)
     if not channels or not all(n > 0 for n in channels):
-        raise ValueError(
-            "Invalid value for argument `channels`. Expected at least one positive "
-            f"number of channels. Received: channels={channels!r}."
-        )
+        raise invalid("channels", "at least one positive int", channels)
     x = feature_map = keras.Input(map_shape, name="feature_map")
     for block, filters in enumerate(channels, start=1):
         x = keras.layers.Conv2D(

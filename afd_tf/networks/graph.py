@@ -1,6 +1,8 @@
-"""The graph of a Keras Functional or Sequential model, as `tap` reads it."""
+"""Graph of a Keras Functional or Sequential model: its order, maps and ends."""
 
 import keras
+
+from afd_tf.errors import invalid
 
 _SHAPE_KEEPERS = (
     keras.layers.ActivityRegularization,
@@ -20,6 +22,32 @@ _GLOBAL_POOLS = (
     keras.layers.GlobalMaxPooling2D,
 )
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "hardsigmoid")
+
+
+def has_graph(model):
+    """Say whether a model computes its graph: Functional, Sequential, no own `call`."""
+    own = any(
+        "call" in vars(cls)
+        for cls in type(model).__mro__
+        if not cls.__module__.startswith("keras.")
+    )
+    return bool(getattr(model, "outputs", None)) and not own
+
+
+def check_graph(model):
+    """Refuse a model without a graph.
+
+    Raises:
+        ValueError: saying how to build it.
+    """
+    if not has_graph(model):
+        raise invalid(
+            "model",
+            "a Functional or Sequential model",
+            received=f"model '{model.name}' of class {type(model).__name__}, whose "
+            "layers are called in Python and cannot be tapped",
+            hint="Build it as keras.Model(inputs, logits).",
+        )
 
 
 def sorted_nodes(outputs):
@@ -60,11 +88,11 @@ def bottlenecks(nodes):
         List of nodes, a subsequence of `nodes`. In a residual network these are the
         sums and what follows them, never the inside of a block.
     """
-    position = {id(node): i for i, node in enumerate(nodes)}
+    index = {id(node): i for i, node in enumerate(nodes)}
     last_use = list(range(len(nodes)))
     for i, node in enumerate(nodes):
         for tensor in node.input_tensors:
-            producer = position[id(_producer(tensor))]
+            producer = index[id(_producer(tensor))]
             last_use[producer] = max(last_use[producer], i)
     chain, reach = [], 0
     for i, node in enumerate(nodes):

@@ -33,7 +33,7 @@ def paraphraser(channels, factor_channels, name="paraphraser"):
 
 
 def translator(channels, factor_channels, name="translator"):
-    """Build what turns a network's own map into a factor: the encoder's layers.
+    """Build the encoder from a network's own map to a factor.
 
     Args:
         channels: int, channels of the network's own map.

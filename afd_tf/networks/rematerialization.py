@@ -1,6 +1,5 @@
-"""Gradient checkpointing: keep maps between segments, recompute what is inside them."""
+"""Gradient checkpointing: maps between segments kept, those inside recomputed."""
 
-import inspect
 import itertools
 import math
 from numbers import Integral
@@ -8,11 +7,12 @@ from numbers import Integral
 import keras
 import tensorflow as tf
 
+from afd_tf.errors import invalid
 from afd_tf.networks import graph
 
 
 def check_checkpointing(checkpointing):
-    """Return whether, and into how many segments, to cut a network.
+    """Check the argument `checkpointing`.
 
     Args:
         checkpointing: bool, or int >= 2, as in `afd_tf.OnlineDistiller`.
@@ -27,11 +27,12 @@ def check_checkpointing(checkpointing):
         return checkpointing
     if isinstance(checkpointing, Integral) and int(checkpointing) >= 2:
         return int(checkpointing)
-    raise ValueError(
-        "Invalid value for argument `checkpointing`. Expected True, False, or the "
-        "number of segments per network, an int of at least 2 (the feature map "
-        f"separates two). Received: checkpointing={checkpointing!r}. True chooses the "
-        "number that needs the least memory."
+    raise invalid(
+        "checkpointing",
+        "True, False, or the number of segments per network, an int of at least 2 (the "
+        "feature map separates two)",
+        checkpointing,
+        hint="True chooses the number that needs the least memory.",
     )
 
 
@@ -54,15 +55,15 @@ def cut(nodes, tapped, segments=True):
     Returns:
         List of nodes that all paths go through, in order, without input and logits.
     """
-    position = {id(node): i for i, node in enumerate(nodes)}
+    index = {id(node): i for i, node in enumerate(nodes)}
     sizes = [sum(map(_bytes, node.outputs)) for node in nodes]
     through = list(itertools.accumulate(sizes))
     possible = [
-        position[id(node)]
+        index[id(node)]
         for node in graph.bottlenecks(nodes)[1:-1]
         if len(node.outputs) == 1
     ]
-    forced, last = position[id(tapped)], len(nodes) - 1
+    forced, last = index[id(tapped)], len(nodes) - 1
 
     def pack(bound):
         """Cut as late as insides of at most `bound` bytes allow, and at the tap."""
@@ -122,17 +123,17 @@ class Segments:
     def __init__(self, network, nodes, tapped, checkpointing):
         self._network = network
         self._segments = []
-        position = {id(node): i for i, node in enumerate(nodes)}
+        index = {id(node): i for i, node in enumerate(nodes)}
         start, before = network.inputs[0], 0
         for node in [*cut(nodes, tapped, checkpointing), nodes[-1]]:
             outputs = [node.outputs[0]]
-            has_map = before < position[id(tapped)] <= position[id(node)]
+            has_map = before < index[id(tapped)] <= index[id(node)]
             if has_map:
                 self._with_map = len(self._segments)
                 if node is not tapped:  # a tap inside a residual block
                     outputs.append(tapped.outputs[0])
             self._segments.append(_Segment(start, outputs))
-            start, before = node.outputs[0], position[id(node)]
+            start, before = node.outputs[0], index[id(node)]
 
     def __len__(self):
         return len(self._segments)
@@ -191,7 +192,7 @@ def _in_training(operation):
 
     Functional models do the same: the nodes of some layers say training=False.
     """
-    if "training" not in inspect.signature(operation.call).parameters:
+    if not isinstance(operation, keras.layers.Layer):
         return operation
     return lambda *args, **kwargs: operation(*args, **{**kwargs, "training": True})
 

@@ -1,10 +1,10 @@
-"""Feature map and logits of any Keras classifier, in one forward pass."""
+"""Taps: feature map and logits of a Keras classifier in one forward pass."""
 
 from dataclasses import dataclass, field
 
 import keras
 
-from afd_tf.errors import nearest
+from afd_tf.errors import invalid, nearest
 from afd_tf.networks import graph
 from afd_tf.networks.classifier import check_classifier
 from afd_tf.networks.rematerialization import Segments, check_checkpointing
@@ -100,21 +100,20 @@ def tap(model, layer=None, checkpointing=False):
         (8, 8, 64)
     """
     checkpointing = check_checkpointing(checkpointing)
-    inputs, logits = check_classifier(model)
+    classifier = check_classifier(model)
+    graph.check_graph(model)
+    (inputs,), (logits,) = model.inputs, model.outputs
     nodes = graph.sorted_nodes([logits])
-    if layer is None:
-        node = graph.last_feature_map(nodes)
-        if node is None:
-            raise ValueError(_no_map_message(model, nodes))
-    else:
-        node = _named_node(model, nodes, layer)
+    node = _last_map(model, nodes) if layer is None else _named(model, nodes, layer)
     map_shape = graph.shape(node)[1:]
     if None in map_shape:
-        raise ValueError(
-            f"Invalid value for argument `tap`. Expected a feature map of known size. "
-            f"Received: tap='{node.operation.name}' with shape {graph.shape(node)} in "
-            f"model '{model.name}'. Give the model's `keras.Input` the height, width "
-            "and channels of the images."
+        raise invalid(
+            "tap",
+            "a feature map of known size",
+            received=f"tap='{node.operation.name}' with shape {graph.shape(node)} in "
+            f"model '{model.name}'",
+            hint="Give the model's `keras.Input` the height, width and channels of the "
+            "images.",
         )
     two_outputs = keras.Model(
         inputs, [node.outputs[0], logits], name=f"{model.name}_tapped"
@@ -129,8 +128,8 @@ def tap(model, layer=None, checkpointing=False):
         network=model,
         layer_name=node.operation.name,
         map_shape=map_shape,
-        num_classes=int(logits.shape[-1]),
-        input_shape=tuple(inputs.shape[1:]),
+        num_classes=classifier.num_classes,
+        input_shape=classifier.input_shape,
         note=_note(map_shape),
         segments=Segments(model, nodes, node, checkpointing) if checkpointing else None,
         _two_outputs=two_outputs,
@@ -138,68 +137,70 @@ def tap(model, layer=None, checkpointing=False):
     )
 
 
-def _named_node(model, nodes, name):
-    """Return the last call of the layer `name` in the model."""
-    matches = [node for node in nodes if node.operation.name == name]
-    if not matches:
-        raise ValueError(_unknown_tap_message(model, nodes, name))
-    node = matches[-1]
-    if not graph.is_map(node):
-        given = [tuple(tensor.shape) for tensor in node.outputs]
-        raise ValueError(
-            "Invalid value for argument `tap`. Expected a layer with one 4-D output "
-            f"(batch, height, width, channels). Received: tap={name!r} with output "
-            f"shape {given[0] if len(given) == 1 else given} in model '{model.name}'. "
-            f"{_candidates(nodes)}"
-        )
-    if not any(graph.has_weights(operation) for operation in graph.ancestors(node)):
-        raise ValueError(
-            "Invalid value for argument `tap`. Expected a feature map computed by "
-            f"layers with weights. Received: tap={name!r}, before which model "
-            f"'{model.name}' has none. {_candidates(nodes)}"
+def _last_map(model, nodes):
+    node = graph.last_feature_map(nodes)
+    if node is None:
+        nested = _nested(nodes)
+        inside = nested and not _maps(nodes)
+        raise invalid(
+            "tap",
+            "a model with a 4-D feature map (batch, height, width, channels) that all "
+            "paths to the logits go through",
+            received=f"model '{model.name}' and tap=None",
+            hint=_unnest(nested[-1].name) if inside else _candidates(nodes),
         )
     return node
 
 
-def _unknown_tap_message(model, nodes, name):
-    names = [node.operation.name for node in nodes]
-    owner = next(
-        (
-            inner.name
-            for inner in _nested(nodes)
-            if name in {operation.name for operation in inner.layers}
-        ),
-        None,
-    )
-    if owner is not None:
-        return (
-            f"Invalid value for argument `tap`. Expected a layer of model "
-            f"'{model.name}' itself. Received: tap={name!r}, which is inside its "
-            f"nested model '{owner}'. {_unnest(owner)}"
+def _named(model, nodes, name):
+    """Return the last call of the layer `name` in the model."""
+    matches = [node for node in nodes if node.operation.name == name]
+    if not matches:
+        raise _unknown(model, nodes, name)
+    node = matches[-1]
+    if not graph.is_map(node):
+        shapes = [tuple(tensor.shape) for tensor in node.outputs]
+        raise invalid(
+            "tap",
+            "a layer with one 4-D output (batch, height, width, channels)",
+            received=f"tap={name!r} with output shape "
+            f"{shapes[0] if len(shapes) == 1 else shapes} in model '{model.name}'",
+            hint=_candidates(nodes),
         )
+    if not any(graph.has_weights(operation) for operation in graph.ancestors(node)):
+        raise invalid(
+            "tap",
+            "a feature map computed by layers with weights",
+            received=f"tap={name!r}, before which model '{model.name}' has none",
+            hint=_candidates(nodes),
+        )
+    return node
+
+
+def _unknown(model, nodes, name):
+    for inner in _nested(nodes):
+        if name in {operation.name for operation in inner.layers}:
+            return invalid(
+                "tap",
+                f"a layer of model '{model.name}' itself",
+                received=f"tap={name!r}, which is inside its nested model "
+                f"'{inner.name}'",
+                hint=_unnest(inner.name),
+            )
     if name in {layer.name for layer in model._flatten_layers(include_self=False)}:
-        return (
-            "Invalid value for argument `tap`. Expected a layer on which the logits "
-            f"depend. Received: tap={name!r}, whose output model '{model.name}' does "
-            f"not use. {_candidates(nodes)}"
+        return invalid(
+            "tap",
+            "a layer on which the logits depend",
+            received=f"tap={name!r}, whose output model '{model.name}' does not use",
+            hint=_candidates(nodes),
         )
-    return (
-        f"Invalid value for argument `tap`. Expected the name of a layer of model "
-        f"'{model.name}'. Received: tap={name!r}.{nearest(name, names)} "
-        f"{_candidates(nodes)}"
+    similar = nearest(name, [node.operation.name for node in nodes]).strip()
+    return invalid(
+        "tap",
+        f"the name of a layer of model '{model.name}'",
+        name,
+        hint=f"{similar} {_candidates(nodes)}".strip(),
     )
-
-
-def _no_map_message(model, nodes):
-    nested = _nested(nodes)
-    start = (
-        "Invalid value for argument `tap`. Expected a model with a 4-D feature map "
-        "(batch, height, width, channels) that all paths to the logits go through. "
-        f"Received: model '{model.name}' and tap=None. "
-    )
-    if nested and not _maps(nodes):
-        return start + _unnest(nested[-1].name)
-    return start + _candidates(nodes)
 
 
 def _nested(nodes):
@@ -216,13 +217,13 @@ def _unnest(name):
 
 def _maps(nodes):
     """List the names of the layers that can be tapped, last first."""
-    found = []
+    names = []
     weights = False
     for node in nodes:
         weights = weights or graph.has_weights(node.operation)
         if weights and graph.is_map(node):
-            found.append(node.operation.name)
-    return found[::-1]
+            names.append(node.operation.name)
+    return names[::-1]
 
 
 def _candidates(nodes):

@@ -1,8 +1,8 @@
-"""Transfer layers: what brings feature maps of different networks to one shape."""
+"""Transfer layers, which bring feature maps of different networks to one shape."""
 
 import keras
 
-from afd_tf.networks.architectures.blocks import leaky_relu
+from afd_tf.networks.architectures.blocks import check_shape, leaky_relu
 from afd_tf.networks.layers.batch_statistics import make_batch_statistics_normalization
 from afd_tf.networks.layers.normalization import check_kind
 
@@ -129,9 +129,5 @@ def match_spatial(feature_map, size):
 
 
 def _channels(shape):
-    if len(shape) != 3 or not all(n is not None and n > 0 for n in shape):
-        raise ValueError(
-            "Invalid value for argument `map_shapes`. Expected (height, width, "
-            f"channels), three positive integers. Received: {shape!r}."
-        )
+    check_shape("map_shapes", shape)
     return int(shape[-1])

@@ -211,7 +211,7 @@ def _described(path):
             "Invalid value for argument `model`. Expected an exported network with "
             f"{str(file)!r}, which says how to feed it. Received: model="
             f"{str(path)!r} without {what}. Export it by afd-export, or from Python "
-            "by afd_tf.export(network, path, preprocessing=info), with the "
+            "by afd_tf.export(network, path, info), with the "
             "info that afd_tf.data.load returned."
         )
     file = preprocessing_file(path, folder=path.is_dir())

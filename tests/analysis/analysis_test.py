@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import afd_tf
 from afd_tf import OnlineDistiller, analysis, data, networks
 from afd_tf.analysis import figures, pictures
 from afd_tf.cli import analyse
@@ -242,10 +241,6 @@ def test_branches_are_together_what_their_gate_says():
     assert list(found["networks"])[:-1] == distiller.network_names
 
 
-def test_the_package_gives_the_analysis_by_its_name():
-    assert afd_tf.analysis is analysis
-
-
 def test_an_empty_data_set_is_refused(three):
     with pytest.raises(ValueError, match=r"`dataset`.*empty"):
         analysis.compare(three, [])
@@ -366,7 +361,7 @@ def test_chosen_images_are_drawn_with_every_network(run, tmp_path):
     assert not (output / "analysis.json").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["analysis.txt", "calibration.png", "grad_cam.png"])
+@pytest.mark.parametrize("name", ["analysis.txt", "grad_cam.png"])
 def test_a_file_that_cannot_be_written_is_named_in_one_line(
     run, tmp_path, capsys, name
 ):

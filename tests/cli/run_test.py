@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from afd_tf import data, networks
 from afd_tf.cli import evaluate, export, results, train
+from afd_tf.exports import FORMATS
 from afd_tf.exports import export as write_export
-from afd_tf.exports import formats
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training import restoring as exported_network
 
@@ -220,7 +220,7 @@ def test_help_lists_the_formats_without_tensorflow():
     )
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"One of {', '.join(formats())}. Default: saved_model." in done.stdout
+    assert f"One of {', '.join(FORMATS)}. Default: saved_model." in done.stdout
 
 
 def test_an_export_that_exists_is_not_overwritten(run, exported, capsys):

@@ -1,3 +1,5 @@
+"""Exports: logits without this package, what is written, and what is refused."""
+
 import json
 import os
 import socket
@@ -13,11 +15,12 @@ import pytest
 import tensorflow as tf
 
 from afd_tf import data
-from afd_tf.exports import export, formats, read_preprocessing, suffix
-from afd_tf.exports.formats import FORMATS
+from afd_tf.errors import Mistake
+from afd_tf.exports import FORMATS, export, read_preprocessing, suffix
+from afd_tf.exports.formats.format import Format
 from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
-# Runs an export where importing this package is an error.
+# Runs exports where importing this package is an error.
 RUNNER = """
 import sys
 import tempfile
@@ -26,22 +29,23 @@ import zipfile
 sys.modules["afd_tf"] = None
 import numpy as np
 
-path, images, out = sys.argv[1:]
+images, *paths = sys.argv[1:]
 images = np.load(images)
-if path.endswith(".keras"):
-    import keras
+for path in paths:
+    if path.endswith(".keras"):
+        import keras
 
-    network = keras.models.load_model(path)
-    logits, count = network(images), network.count_params()
-else:
-    import tensorflow as tf
+        network = keras.models.load_model(path)
+        logits, count = network(images), network.count_params()
+    else:
+        import tensorflow as tf
 
-    loaded = tf.saved_model.load(path)
-    logits = loaded.serve(images)
-    served = loaded.signatures["serving_default"](images=tf.constant(images))
-    np.testing.assert_array_equal(next(iter(served.values())), logits)
-    count = sum(variable.shape.num_elements() for variable in loaded.variables)
-np.savez(out, logits=np.asarray(logits), count=count)
+        loaded = tf.saved_model.load(path)
+        logits = loaded.serve(images)
+        served = loaded.signatures["serving_default"](images=tf.constant(images))
+        np.testing.assert_array_equal(next(iter(served.values())), logits)
+        count = sum(variable.shape.num_elements() for variable in loaded.variables)
+    np.savez(path + ".npz", logits=np.asarray(logits), count=count)
 """
 
 
@@ -65,37 +69,30 @@ def some_images(count=7):
     return np.random.default_rng(1).normal(size=(count, 12, 10, 3)).astype("float32")
 
 
-def run_alone(path, images, folder):
-    """Run an export in another process without afd_tf; return logits and count."""
-    np.save(folder / "images.npy", images)
-    arguments = [str(path), str(folder / "images.npy"), str(folder / "out.npz")]
+def test_exports_run_without_the_package_and_give_the_networks_logits(tmp_path):
+    network, images = small_network(), some_images()
+    reports = [
+        export(network, tmp_path / f"net{suffix(format)}", format=format)
+        for format in ("saved_model", "keras")
+    ]
+    paths = [report.path for report in reports]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+    np.save(tmp_path / "images.npy", images)
     # -P: the working folder does not become an import path.
     subprocess.run(
-        [sys.executable, "-P", "-c", RUNNER, *arguments],
-        cwd=folder,
+        [sys.executable, "-P", "-c", RUNNER, tmp_path / "images.npy", *paths],
+        cwd=tmp_path,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         check=True,
     )
-    with np.load(folder / "out.npz") as out:
-        return out["logits"], int(out["count"])
-
-
-@pytest.mark.parametrize("format", ["saved_model", "keras"])
-def test_runs_without_the_package_and_gives_the_networks_logits(format, tmp_path):
-    network, images = small_network(), some_images()
-
-    report = export(network, tmp_path / f"net{suffix(format)}", format)
-    logits, parameters = run_alone(report.path, images, tmp_path)
-
-    np.testing.assert_allclose(
-        logits, network(images, training=False), rtol=1e-5, atol=1e-5
-    )
-    assert parameters == network.count_params() == report.parameters
-    assert report.max_abs_error < 1e-4
-    assert report.input_shape == (12, 10, 3)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["images.npy", "out.npz", report.path.name]
-    )
+    expected = network(images, training=False)
+    for report in reports:
+        with np.load(f"{report.path}.npz") as out:
+            np.testing.assert_allclose(out["logits"], expected, rtol=1e-5, atol=1e-5)
+            assert out["count"] == network.count_params() == report.parameters
+        assert report.max_abs_error < 1e-4
+        assert report.input_shape == (12, 10, 3)
 
 
 def test_saved_model_holds_every_weight_once(tmp_path):
@@ -145,9 +142,9 @@ def test_network_trained_in_mixed_precision_is_written_in_float32(format, tmp_pa
     exact = small_network()
     exact.set_weights(mixed.get_weights())
 
-    report = export(mixed, tmp_path / f"net{suffix(format)}", format)
+    report = export(mixed, tmp_path / f"net{suffix(format)}", format=format)
 
-    run = formats.FORMATS[format].load(report.path)
+    run = FORMATS[format].load(report.path)
     np.testing.assert_allclose(run(images), exact(images), rtol=1e-5, atol=1e-5)
     assert mixed.layers[1].compute_dtype == "bfloat16"
 
@@ -197,7 +194,7 @@ def test_nothing_of_the_exporting_machine_is_inside(format, tmp_path, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "marked-place").mkdir()
     path = tmp_path / "marked-folder" / f"net{suffix(format)}"
-    export(small_network(), path, format, preprocessing={"mean": 0.5})
+    export(small_network(), path, format=format, preprocessing={"mean": 0.5})
 
     files = [f for f in path.parent.rglob("*") if f.is_file()]
     assert files
@@ -229,7 +226,7 @@ def test_preprocessing_is_kept_beside_the_network(tmp_path):
     }
 
     export(small_network(), tmp_path / "net", preprocessing=given)
-    export(small_network(), tmp_path / "net.keras", "keras", preprocessing=given)
+    export(small_network(), tmp_path / "net.keras", format="keras", preprocessing=given)
 
     folder = json.loads((tmp_path / "net/assets.extra/preprocessing.json").read_text())
     file = json.loads((tmp_path / "net.preprocessing.json").read_text())
@@ -277,8 +274,9 @@ def test_an_existing_target_is_refused_and_left_as_it_is(name, tmp_path):
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
 
+    format = "keras" if path.suffix else "saved_model"
     with pytest.raises(ValueError, match=r"`path`.*exists\. Remove it"):
-        export(small_network(), path, "keras" if path.suffix else "saved_model")
+        export(small_network(), path, format=format)
 
     assert file.read_text() == "mine"
     assert len(list(tmp_path.rglob("*"))) == (1 if path.suffix else 2)
@@ -295,16 +293,18 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
 def test_an_export_that_differs_leaves_nothing_behind(
     missing_parent, tmp_path, monkeypatch
 ):
-    broken = formats.Format(
+    broken = Format(
         suffix="",
-        write=formats.FORMATS["saved_model"].write,
+        write=FORMATS["saved_model"].write,
         load=lambda path: lambda images: np.full((len(images), 5), np.nan),
     )
-    monkeypatch.setitem(formats.FORMATS, "broken", broken)
+    monkeypatch.setitem(FORMATS, "broken", broken)
     parent = tmp_path / "a" / "b" if missing_parent else tmp_path
 
-    with pytest.raises(RuntimeError, match="differs by nan"):
-        export(small_network(), parent / "net", "broken", preprocessing={"mean": 0})
+    with pytest.raises(Mistake, match="differs by nan"):
+        export(
+            small_network(), parent / "net", format="broken", preprocessing={"mean": 0}
+        )
 
     assert list(tmp_path.iterdir()) == []
 
@@ -313,17 +313,17 @@ def test_the_largest_difference_is_reported_and_judged_by_the_logits_scale(
     tmp_path, monkeypatch
 ):
     network = small_network()
-    shifted = formats.Format(
+    shifted = Format(
         suffix="",
-        write=formats.FORMATS["saved_model"].write,
+        write=FORMATS["saved_model"].write,
         load=lambda path: lambda images: network(images, training=False) + 0.25,
     )
-    monkeypatch.setitem(formats.FORMATS, "shifted", shifted)
+    monkeypatch.setitem(FORMATS, "shifted", shifted)
 
-    report = export(network, tmp_path / "net", "shifted", tolerance=1.0)
+    report = export(network, tmp_path / "net", format="shifted", tolerance=1.0)
     assert report.max_abs_error == pytest.approx(0.25, rel=1e-3)
-    with pytest.raises(RuntimeError, match=r"differs by 0\.25"):
-        export(network, tmp_path / "net2", "shifted", tolerance=1e-4)
+    with pytest.raises(Mistake, match=r"differs by 0\.25"):
+        export(network, tmp_path / "net2", format="shifted", tolerance=1e-4)
 
 
 def test_keras_format_refuses_layers_that_only_this_process_knows(tmp_path):
@@ -336,7 +336,7 @@ def test_keras_format_refuses_layers_that_only_this_process_knows(tmp_path):
     network = keras.Model(images, logits)
 
     with pytest.raises(ValueError, match=r"with \S*Mine.*'saved_model' instead"):
-        export(network, tmp_path / "net.keras", "keras")
+        export(network, tmp_path / "net.keras", format="keras")
 
     assert list(tmp_path.iterdir()) == []
     export(network, tmp_path / "net")
@@ -372,7 +372,7 @@ def test_what_cannot_be_exported_is_said_clearly(
     network, format, path, error, message, tmp_path
 ):
     with pytest.raises(error, match=message):
-        export(network(), tmp_path / path, format)
+        export(network(), tmp_path / path, format=format)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -384,23 +384,23 @@ def test_preprocessing_that_json_cannot_hold_is_refused(bad, tmp_path):
 
 
 def test_a_format_without_its_tools_says_what_to_install(tmp_path, monkeypatch):
-    lacking = formats.Format(
+    lacking = Format(
         suffix=".x", write=print, load=print, modules=("no_such_module",), extra="onnx"
     )
-    monkeypatch.setitem(formats.FORMATS, "lacking", lacking)
+    monkeypatch.setitem(FORMATS, "lacking", lacking)
 
     with pytest.raises(ValueError, match=r"no_such_module.*'afd_tf\[onnx\]'"):
-        export(small_network(), tmp_path / "net.x", "lacking")
+        export(small_network(), tmp_path / "net.x", format="lacking")
 
 
 @pytest.mark.parametrize("format", ["litert", "onnx"])
 def test_formats_of_other_runtimes_reproduce_the_network(format, tmp_path):
-    missing = formats.FORMATS[format].missing()
+    missing = FORMATS[format].missing()
     if missing:
         pytest.skip(f"needs {', '.join(missing)}: pip install 'afd_tf[{format}]'")
     network = small_network()
 
-    report = export(network, tmp_path / f"net{suffix(format)}", format)
+    report = export(network, tmp_path / f"net{suffix(format)}", format=format)
 
     assert report.max_abs_error < 1e-3  # of logits up to several hundred
     assert report.bytes >= 4 * network.count_params()

@@ -105,12 +105,12 @@ def test_can_be_taught_to_tell_two_kinds_of_maps_apart():
 
 @pytest.mark.parametrize("normalization", ["batch", "sync", "none"])
 def test_keras_file_round_trip(normalization, tmp_path):
-    model = discriminator((8, 8, 3), normalization=normalization, name="judge")
-    model.save(tmp_path / "judge.keras")
-    loaded = keras.models.load_model(tmp_path / "judge.keras")
+    model = discriminator((8, 8, 3), normalization=normalization, name="mine")
+    model.save(tmp_path / "mine.keras")
+    loaded = keras.models.load_model(tmp_path / "mine.keras")
     x = maps((4, 8, 8, 3))
     np.testing.assert_array_equal(model(x), loaded(x))
-    assert loaded.name == "judge"
+    assert loaded.name == "mine"
 
 
 @pytest.mark.parametrize(

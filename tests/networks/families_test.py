@@ -7,6 +7,7 @@ import tensorflow as tf
 from numpy_layers import Layers, max_pool, randomize, windows
 
 from afd_tf import exports, networks
+from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
 
 def relu(x):
@@ -35,12 +36,6 @@ def test_imagenet_networks_have_torchvisions_number_of_parameters(name):
     model = networks.build(name, 1000, (64, 64, 3))
     assert trainable_count(model) == TORCHVISION[name]
     assert model.name == name
-
-
-def test_efficientnet_has_the_published_number_of_parameters():
-    # torchvision's efficientnet_b0: 5,288,548; the paper's table 2: 5.3M.
-    model = networks.build("applications/EfficientNetB0", 1000, (32, 32, 3))
-    assert trainable_count(model) == 5_288_548
 
 
 @pytest.mark.parametrize(
@@ -94,32 +89,6 @@ def test_small_image_stems_have_the_parameters_of_the_large_ones():
     ):
         model = networks.build(f"cifar_{name}", 10)
         assert trainable_count(model) == count - 990 * (channels + 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "layer", "shape"),
-    [
-        ("imagenet_resnet18", 64, "feature_map", (2, 2, 512)),
-        ("imagenet_resnet50", 96, "feature_map", (3, 3, 2048)),
-        ("vgg11_bn", 32, "feature_map", (2, 2, 512)),
-        ("densenet40_12", 32, "feature_map", (8, 8, 132)),
-        ("mobilenet_v2", 64, "feature_map", (2, 2, 1280)),
-        ("cifar_mobilenet_v2", 32, "feature_map", (4, 4, 1280)),
-        ("shufflenet_v2_x0_5", 64, "feature_map", (2, 2, 1024)),
-        ("cifar_shufflenet_v2_x2_0", 32, "feature_map", (4, 4, 2048)),
-        ("applications/EfficientNetB0", 64, "top_activation", (2, 2, 1280)),
-        ("applications/MobileNetV2", 64, "out_relu", (2, 2, 1280)),
-        ("applications/ResNet50", 64, "conv5_block3_out", (2, 2, 2048)),
-    ],
-)
-def test_feature_map_is_found_by_itself(name, size, layer, shape):
-    tapped = networks.tap(networks.build(name, 7, (size, size, 3)))
-    assert (tapped.layer_name, tapped.map_shape) == (layer, shape)
-    assert tapped.num_classes == 7
-    assert {v.path.split("/")[-2] for v in tapped.head_variables} <= {
-        "logits",
-        "predictions",
-    }
 
 
 # The same networks in float64 NumPy ---------------------------------------------------
@@ -215,7 +184,6 @@ def shufflenet_v2(net, x, small):
     [
         ("imagenet_resnet18", 64, imagenet_resnet, ((2, 2, 2, 2), False)),
         ("imagenet_resnet50", 64, imagenet_resnet, ((3, 4, 6, 3), True)),
-        ("vgg11_bn", 32, vgg, ((1, 1, 2, 2, 2),)),
         ("vgg16_bn", 17, vgg, ((2, 2, 3, 3, 3),)),
         ("densenet40_12", 16, densenet, (6,)),
         ("mobilenet_v2", 64, mobilenet_v2, (2, (1, 2, 2, 2, 1, 2, 1))),
@@ -230,7 +198,10 @@ def test_maps_and_logits_are_those_of_float64_numpy(name, size, reference, argum
     x = np.random.default_rng(1).normal(size=(2, size, size, 3))
     net = Layers(model)
     expected = reference(net, x, *arguments)
-    feature_map, logits = networks.tap(model).forward(tf.constant(x, tf.float32))
+    tapped = networks.tap(model)
+    assert tapped.layer_name == "feature_map"
+    assert {v.path for v in tapped.head_variables} == {"logits/kernel", "logits/bias"}
+    feature_map, logits = tapped.forward(tf.constant(x, tf.float32))
     scale = np.abs(expected).max()
     np.testing.assert_allclose(feature_map, expected, atol=2e-4 * scale)
     expected = net.head(expected)
@@ -280,7 +251,11 @@ def test_initial_values_are_those_of_the_reference_code():
 
 def test_an_application_computes_what_keras_does_without_its_preprocessing():
     shape = (32, 32, 3)
-    own = networks.application("EfficientNetB0", 5, shape)
+    own = networks.build("applications/EfficientNetB0", 5, shape)
+    # torchvision's efficientnet_b0: 5,288,548; the paper's table 2: 5.3M.
+    assert trainable_count(own) == 5_288_548 - 995 * (1280 + 1)
+    tapped = networks.tap(own)
+    assert (tapped.layer_name, tapped.map_shape) == ("top_activation", (1, 1, 1280))
     theirs = keras.applications.EfficientNetB0(
         weights=None, input_shape=shape, classes=5, classifier_activation=None
     )
@@ -295,7 +270,7 @@ def test_an_application_learns_with_fused_normalisation_of_keras_momentum():
     model = networks.application("MobileNetV2", 5, (32, 32, 3), name="mine")
     assert model.name == "mine"
     layer = model.get_layer("bn_Conv1")
-    assert isinstance(layer, networks.normalization.FusedBatchNormalization)
+    assert isinstance(layer, FusedBatchNormalization)
     assert (layer.momentum, layer.epsilon, layer.unbiased) == (0.999, 1e-3, False)
 
 
@@ -308,9 +283,9 @@ def test_an_application_learns_with_fused_normalisation_of_keras_momentum():
             r"`input_shape`.*Xception.*\(32, 32, 3\).*71x71",
         ),
         (lambda: networks.application("ResNet50", 1), "`num_classes`"),
-        (lambda: networks.build("imagenet_resnet20", 5), r"`depth`.*\(18, 34, 50\)"),
+        (lambda: networks.build("imagenet_resnet20", 5), r"`depth`.*\[18, 34, 50\]"),
         (lambda: networks.build("resnet18", 5), r"nearest.* 20\..*imagenet_resnet"),
-        (lambda: networks.vgg(12, 5), r"`depth`.*\(11, 13, 16, 19\).*depth=12"),
+        (lambda: networks.vgg(12, 5), r"`depth`.*\[11, 13, 16, 19\].*depth=12"),
         (lambda: networks.densenet(41, 12, 5), r"nearest valid depth is 40"),
         (lambda: networks.densenet(40, 0, 5), r"`growth`.*growth=0"),
         (lambda: networks.mobilenet_v2(5, stem="cifra"), r"Did you mean 'cifar'\?"),
@@ -328,7 +303,7 @@ def test_bad_arguments_are_refused(call, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["cifar_shufflenet_v2_x0_5", "cifar_mobilenet_v2", "densenet40_12"]
+    "name", ["cifar_shufflenet_v2_x0_5", "cifar_mobilenet_v2", "densenet16_12"]
 )
 def test_segments_recompute_the_same_maps_and_gradients(name):
     model = networks.build(name, 5, (16, 16, 3))
@@ -366,9 +341,6 @@ def test_networks_are_exported_and_load_without_this_package(name, tmp_path):
     model = networks.build(name, 5, (32, 32, 3))
     randomize(model)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
-    exports.export(model, tmp_path / "saved")
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    np.testing.assert_allclose(loaded.serve(x), model(x), rtol=1e-3, atol=1e-3)
     exports.export(model, tmp_path / "net.keras", format="keras")
     plain = keras.models.load_model(tmp_path / "net.keras")
     np.testing.assert_allclose(plain(x), model(x), rtol=1e-3, atol=1e-3)

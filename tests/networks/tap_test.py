@@ -165,7 +165,6 @@ def test_mixed_precision_network_keeps_its_precision_when_tapped_later():
     ("build", "name", "map_shape"),
     [
         ("MobileNetV2", "out_relu", (1, 1, 1280)),
-        ("MobileNet", "conv_pw_13_relu", (1, 1, 1024)),
         ("MobileNetV3Small", None, (1, 1, 576)),
         pytest.param(
             "EfficientNetB0", "top_activation", (1, 1, 1280), marks=pytest.mark.slow
@@ -191,16 +190,15 @@ def test_keras_applications_at_their_smallest_images(build, name, map_shape):
     assert owners <= set(head)
 
 
-@pytest.mark.parametrize("build", ["MobileNetV2", "MobileNetV3Small"])
-def test_keras_applications_at_larger_images(build):
-    model = getattr(keras.applications, build)(
+def test_keras_applications_at_larger_images():
+    model = keras.applications.MobileNetV3Small(
         weights=None, classifier_activation=None, input_shape=(96, 96, 3), classes=7
     )
     tapped = tap(model)
     assert tapped.map_shape[:2] == (3, 3)
     assert tapped.note == ""
     with pytest.raises(ValueError, match=r"classifier_activation=None"):
-        tap(getattr(keras.applications, build)(weights=None, classes=3))
+        tap(keras.applications.MobileNetV3Small(weights=None, classes=3))
 
 
 def softmax_variants():
@@ -309,9 +307,9 @@ def test_wrong_ends_are_refused():
     x = layers.Conv2D(4, 3)(images)
     y = layers.Dense(3)(layers.Flatten()(x))
     z = layers.Dense(3)(layers.Flatten()(layers.Add()([images, other])))
-    with pytest.raises(ValueError, match="1 inputs and 2 outputs"):
+    with pytest.raises(ValueError, match="2 outputs"):
         tap(keras.Model(images, [y, y]))
-    with pytest.raises(ValueError, match="2 inputs and 1 outputs"):
+    with pytest.raises(ValueError, match="2 inputs"):
         tap(keras.Model([images, other], z))
     with pytest.raises(ValueError, match=r"logits of shape \(batch, classes\)"):
         tap(keras.Model(images, x))

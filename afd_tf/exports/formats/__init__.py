@@ -1,7 +1,7 @@
 """File formats of exported networks.
 
 A new format is one file with a `Format`, and its entry below. The files import
-TensorFlow and Keras when they write or load: the names are wanted without.
+TensorFlow and Keras when they write or load, so that `--help` needs neither.
 """
 
 from afd_tf.exports.formats import keras_file, litert, onnx, saved_model

@@ -1,7 +1,6 @@
 """Keras' own file, made of layers that Keras itself provides."""
 
-from pathlib import Path
-
+from afd_tf.errors import invalid
 from afd_tf.exports.formats.format import Format
 
 
@@ -13,11 +12,11 @@ def _write(network, path):
     stock = with_stock_normalization(network)
     foreign = sorted(_foreign_classes(keras.saving.serialize_keras_object(stock)))
     if foreign:
-        raise ValueError(
-            f"Invalid value for argument `format`. Expected a network of Keras' own "
-            f"layers, so that the file loads without other code. Received: "
-            f"format='keras' and a network with {', '.join(foreign)}. Export as "
-            f"'saved_model' instead."
+        raise invalid(
+            "format",
+            "a network of Keras' own layers, so that the file loads without other code",
+            received=f"format='keras' and a network with {', '.join(foreign)}",
+            hint="Export as 'saved_model' instead.",
         )
     stock.save(path)
 
@@ -28,14 +27,14 @@ def _foreign_classes(config):
         return set().union(*map(_foreign_classes, config))
     if not isinstance(config, dict):
         return set()
-    found = set().union(*map(_foreign_classes, config.values()))
+    classes = set().union(*map(_foreign_classes, config.values()))
     module = config.get("module")
     if "class_name" in config and module and module.split(".")[0] != "keras":
-        found.add(f"{module}.{config['class_name']}")
-    return found
+        classes.add(f"{module}.{config['class_name']}")
+    return classes
 
 
-def _load(path: Path):
+def _load(path):
     import keras
 
     # Keras' default as well; keras.config.enable_unsafe_deserialization overrules both.

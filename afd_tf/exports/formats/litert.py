@@ -17,7 +17,7 @@ def _write(network, path):
         path.write_bytes(converter.convert())
 
 
-def _load(path: Path):
+def _load(path):
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=str(path)).get_signature_runner("serving_default")

@@ -1,7 +1,5 @@
 """ONNX: one file for runtimes other than TensorFlow's."""
 
-from pathlib import Path
-
 from afd_tf.exports.formats.format import Format
 from afd_tf.exports.formats.saved_model import serving_function
 
@@ -15,7 +13,7 @@ def _write(network, path):
     )
 
 
-def _load(path: Path):
+def _load(path):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(

@@ -1,7 +1,5 @@
 """TensorFlow SavedModel: a folder that any process with TensorFlow can run."""
 
-from pathlib import Path
-
 from afd_tf.exports.formats.format import Format
 
 
@@ -51,7 +49,7 @@ def write(network, path):
     archive.write_out(str(path), verbose=False)
 
 
-def _load(path: Path):
+def _load(path):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))

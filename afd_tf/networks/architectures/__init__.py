@@ -1,1 +1,1 @@
-"""Architectures, one file a family, and their registry."""
+"""Architectures, one file a family."""

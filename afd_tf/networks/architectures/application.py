@@ -5,7 +5,9 @@ import warnings
 
 import keras
 
-from afd_tf.networks.architectures.blocks import check_arguments, check_choice
+from afd_tf.errors import choice, invalid
+from afd_tf.networks.architectures.blocks import check_arguments
+from afd_tf.networks.architectures.registry import register
 from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
 # The functions that build a network, among modules and their helpers.
@@ -16,6 +18,7 @@ ARCHITECTURES = tuple(
 )
 
 
+@register("applications/<Architecture>", [f"applications/{n}" for n in ARCHITECTURES])
 def application(architecture, num_classes, input_shape=(224, 224, 3), *, name=None):
     """Build a network of `keras.applications` that ends in logits.
 
@@ -41,7 +44,7 @@ def application(architecture, num_classes, input_shape=(224, 224, 3), *, name=No
         >>> application("EfficientNetB0", num_classes=1000).name
         'efficientnetb0'
     """
-    check_choice("architecture", architecture, ARCHITECTURES)
+    choice("architecture", architecture, ARCHITECTURES)
     check_arguments(num_classes, input_shape, "batch")
     make = getattr(keras.applications, architecture)
     options = {}
@@ -59,20 +62,19 @@ def application(architecture, num_classes, input_shape=(224, 224, 3), *, name=No
                 **options,
             )
     except ValueError as error:
-        raise ValueError(
-            "Invalid value for argument `input_shape`. Expected images that "
-            f"{architecture} takes. Received: input_shape={input_shape!r}. {error}"
+        raise invalid(
+            "input_shape", f"images that {architecture} takes", input_shape, hint=error
         ) from error
     model = keras.models.clone_model(
-        model, clone_function=_adapted, call_function=_call
+        model, clone_function=_clone, call_function=_call
     )
     return keras.Model(
         model.inputs[0], model.outputs[0], name=name or architecture.lower()
     )
 
 
-def _adapted(layer):
-    """Copy a layer, or put what suits this package in its place."""
+def _clone(layer):
+    """Copy a layer, with fused normalisation and without preprocessing."""
     if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
         return keras.layers.Identity(name=layer.name)
     fusible = isinstance(layer, keras.layers.BatchNormalization) and (

@@ -1,78 +1,38 @@
-"""What the convolutional networks of this folder share."""
+"""Parts that the families share: checks, convolutions, normalisation, head."""
 
 from numbers import Integral, Real
 
 import keras
 
-from afd_tf.errors import nearest
+from afd_tf.errors import integer, invalid
 from afd_tf.networks.layers.normalization import check_kind, make_normalization
 
 
 def check_arguments(num_classes, input_shape, normalization):
-    """Say what is wrong with the arguments that all networks have.
+    """Check the arguments that all networks have.
 
     Raises:
         ValueError: naming the argument.
     """
-    if not isinstance(num_classes, Integral) or num_classes < 2:
-        raise ValueError(
-            "Invalid value for argument `num_classes`. Expected an integer of at least "
-            f"2. Received: num_classes={num_classes!r}."
-        )
-    sizes = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
-    if len(sizes) != 3 or not all(
-        isinstance(n, Integral) and int(n) > 0 for n in sizes
-    ):
-        raise ValueError(
-            "Invalid value for argument `input_shape`. Expected three positive "
-            "integers (height, width, channels). Received: "
-            f"input_shape={input_shape!r}."
-        )
+    integer("num_classes", num_classes, at_least=2)
+    check_shape("input_shape", input_shape)
     check_kind(normalization)
 
 
-def check_choice(argument, value, choices):
-    """Say which choices there are if `value` is none of them.
+def check_shape(argument, shape):
+    """Check that a shape is (height, width, channels), all known.
 
     Raises:
         ValueError: naming the argument.
     """
-    if value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected one of {choices}. "
-            f"Received: {argument}={value!r}.{hint}"
-        )
-
-
-def check_rate(argument, value):
-    """Say that a rate of dropout is out of its range.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected a rate in [0, 1). "
-            f"Received: {argument}={value!r}."
-        )
-
-
-def check_positive(argument, value):
-    """Say that a value is no positive integer.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected a positive integer. "
-            f"Received: {argument}={value!r}."
-        )
+    sizes = shape if isinstance(shape, tuple | list) else ()
+    if len(sizes) != 3 or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        expected = "three positive integers (height, width, channels)"
+        raise invalid(argument, expected, shape)
 
 
 def check_depth(depth, remainder, smallest, hint=""):
-    """Say which depth is valid if `depth` is not 6n + `remainder`.
+    """Check that a depth is 6n + `remainder`.
 
     Raises:
         ValueError: with the nearest valid depth.
@@ -82,11 +42,9 @@ def check_depth(depth, remainder, smallest, hint=""):
     valid = smallest
     if isinstance(depth, Real) and depth > smallest:
         valid = round((depth - remainder) / 6) * 6 + remainder
-    raise ValueError(
-        f"Invalid value for argument `depth`. Expected 6n + {remainder}, at least "
-        f"{smallest}. Received: depth={depth!r}. The nearest valid depth is "
-        f"{valid}.{hint}"
-    )
+    expected = f"6n + {remainder}, at least {smallest}"
+    hint = f"The nearest valid depth is {valid}.{hint}"
+    raise invalid("depth", expected, depth, hint=hint)
 
 
 def leaky_relu(x, slope):

@@ -2,14 +2,12 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import (
-    Builder,
-    check_arguments,
-    check_depth,
-    check_positive,
-)
+from afd_tf.errors import positive_int
+from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.architectures.registry import register
 
 
+@register("densenet<depth>_<growth>", ["densenet40_12", "densenet100_12"])
 def densenet(
     depth,
     growth,
@@ -55,20 +53,20 @@ def densenet(
     """
     check_depth(depth, remainder=4, smallest=10)
     check_arguments(num_classes, input_shape, normalization)
-    check_positive("growth", growth)
+    positive_int("growth", growth)
     build = Builder(normalization)
     images = keras.Input(input_shape, name="images")
     x = build.convolution(images, 2 * growth, 3, 1, name="conv")
     for stage in (1, 2, 3):
         if stage > 1:
-            x = _before(build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}")
+            x = _preactivation(build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}")
             x = keras.layers.AveragePooling2D(
                 2, padding="same", name=f"transition{stage - 1}_pool"
             )(x)
         for layer in range(1, (depth - 4) // 6 + 1):
             part = f"stage{stage}_layer{layer}"
-            y = _before(build, x, 4 * growth, 1, name=f"{part}_1")
-            y = _before(build, y, growth, 3, name=f"{part}_2")
+            y = _preactivation(build, x, 4 * growth, 1, name=f"{part}_1")
+            y = _preactivation(build, y, growth, 3, name=f"{part}_2")
             x = keras.layers.Concatenate(name=f"{part}_concat")([x, y])
     x = build.normalize(x, name="norm")
     x = keras.layers.ReLU(name="feature_map")(x)
@@ -76,7 +74,7 @@ def densenet(
     return keras.Model(images, logits, name=name or f"densenet{depth}_{growth}")
 
 
-def _before(build, x, filters, kernel, name):
+def _preactivation(build, x, filters, kernel, name):
     """Normalise and rectify before the convolution."""
     x = build.normalize(x, name=f"{name}_norm")
     x = keras.layers.ReLU(name=f"{name}_relu")(x)

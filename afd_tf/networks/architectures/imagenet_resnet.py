@@ -2,7 +2,9 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_choice
+from afd_tf.errors import choice
+from afd_tf.networks.architectures.blocks import Builder, check_arguments
+from afd_tf.networks.architectures.registry import register
 
 # Blocks per stage, and whether they are bottlenecks.
 DEPTHS = {
@@ -12,6 +14,7 @@ DEPTHS = {
 }
 
 
+@register("imagenet_resnet<depth>", [f"imagenet_resnet{n}" for n in DEPTHS])
 def imagenet_resnet(
     depth, num_classes, input_shape=(224, 224, 3), *, normalization="batch", name=None
 ):
@@ -49,7 +52,7 @@ def imagenet_resnet(
         >>> sum(v.value.shape.num_elements() for v in model.trainable_variables)
         11689512
     """
-    check_choice("depth", depth, tuple(DEPTHS))
+    choice("depth", depth, DEPTHS)
     check_arguments(num_classes, input_shape, normalization)
     stages, bottleneck = DEPTHS[depth]
     block = _bottleneck if bottleneck else _basic
@@ -75,16 +78,16 @@ def imagenet_resnet(
 
 def _basic(build, x, filters, stride, name, output_name):
     y = build.unit(x, filters, 3, stride, name=f"{name}_1")
-    return _close(build, x, y, filters, 3, stride, name, output_name)
+    return _residual(build, x, y, filters, 3, stride, name, output_name)
 
 
 def _bottleneck(build, x, filters, stride, name, output_name):
     y = build.unit(x, filters, 1, 1, name=f"{name}_1")
     y = build.unit(y, filters, 3, stride, name=f"{name}_2")
-    return _close(build, x, y, 4 * filters, 1, stride, name, output_name)
+    return _residual(build, x, y, 4 * filters, 1, stride, name, output_name)
 
 
-def _close(build, x, y, filters, kernel, stride, name, output_name):
+def _residual(build, x, y, filters, kernel, stride, name, output_name):
     """Add the branch y, after its last convolution, to the shortcut of x."""
     y = build.convolution(y, filters, kernel, 1, name=f"{name}_last_conv", last=True)
     y = build.normalize(y, name=f"{name}_last_norm")

@@ -2,12 +2,9 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import (
-    Builder,
-    check_arguments,
-    check_choice,
-    check_rate,
-)
+from afd_tf.errors import choice, fraction
+from afd_tf.networks.architectures.blocks import Builder, check_arguments
+from afd_tf.networks.architectures.registry import register
 
 # Expansion, channels, blocks and stride of each stage: the paper's table 2.
 _STAGES = (
@@ -22,6 +19,8 @@ _STAGES = (
 STEMS = ("imagenet", "cifar")
 
 
+@register("cifar_mobilenet_v2", stem="cifar")
+@register("mobilenet_v2")
 def mobilenet_v2(
     num_classes,
     input_shape=(224, 224, 3),
@@ -68,8 +67,8 @@ def mobilenet_v2(
         3504872
     """
     check_arguments(num_classes, input_shape, normalization)
-    check_choice("stem", stem, STEMS)
-    check_rate("dropout", dropout)
+    choice("stem", stem, STEMS)
+    fraction("dropout", dropout)
     small = stem == "cifar"
     blocks = sum(stage[2] for stage in _STAGES)
     build = Builder(normalization, num_blocks=blocks, head="normal")

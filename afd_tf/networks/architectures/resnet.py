@@ -2,16 +2,14 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import (
-    Builder,
-    check_arguments,
-    check_choice,
-    check_depth,
-)
+from afd_tf.errors import choice
+from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.architectures.registry import register
 
 SHORTCUTS = ("identity", "projection")
 
 
+@register("resnet<depth>", [f"resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)])
 def resnet(
     depth,
     num_classes,
@@ -59,7 +57,7 @@ def resnet(
         hint=" ResNet-18, 34 and 50 for large images are `imagenet_resnet`.",
     )
     check_arguments(num_classes, input_shape, normalization)
-    check_choice("shortcut", shortcut, SHORTCUTS)
+    choice("shortcut", shortcut, SHORTCUTS)
     blocks = (depth - 2) // 6
     build = Builder(normalization, num_blocks=3 * blocks)
     images = keras.Input(input_shape, name="images")

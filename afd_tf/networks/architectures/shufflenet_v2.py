@@ -2,7 +2,9 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_choice
+from afd_tf.errors import choice
+from afd_tf.networks.architectures.blocks import Builder, check_arguments
+from afd_tf.networks.architectures.registry import register
 
 # Channels of the three stages and of the last convolution: the paper's table 5.
 WIDTHS = {
@@ -61,8 +63,8 @@ def shufflenet_v2(
         >>> sum(v.value.shape.num_elements() for v in model.trainable_variables)
         2278604
     """
-    check_choice("width", width, tuple(WIDTHS))
-    check_choice("stem", stem, STEMS)
+    choice("width", width, WIDTHS)
+    choice("stem", stem, STEMS)
     check_arguments(num_classes, input_shape, normalization)
     small = stem == "cifar"
     *stages, last = WIDTHS[width]
@@ -77,9 +79,17 @@ def shufflenet_v2(
             x = block(build, x, filters // 2, name=f"stage{stage}_block{number}")
     x = build.unit(x, last, 1, 1, name="last", output_name="feature_map")
     logits = build.head(x, num_classes)
-    default = f"shufflenet_v2_x{str(float(width)).replace('.', '_')}"
-    default = f"cifar_{default}" if small else default
-    return keras.Model(images, logits, name=name or default)
+    return keras.Model(images, logits, name=name or _name(width, stem))
+
+
+def _name(width, stem):
+    prefix = "cifar_" if stem == "cifar" else ""
+    return f"{prefix}shufflenet_v2_x{str(float(width)).replace('.', '_')}"
+
+
+for _stem in STEMS:
+    for _width in WIDTHS:
+        register(_name(_width, _stem), width=_width, stem=_stem)(shufflenet_v2)
 
 
 def _block(build, x, half, name):

@@ -2,7 +2,9 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_choice
+from afd_tf.errors import choice
+from afd_tf.networks.architectures.blocks import Builder, check_arguments
+from afd_tf.networks.architectures.registry import register
 
 # 3x3 convolutions per stage: configurations A, B, D and E of the paper's table 1.
 DEPTHS = {
@@ -13,6 +15,7 @@ DEPTHS = {
 }
 
 
+@register("vgg<depth>_bn", [f"vgg{n}_bn" for n in DEPTHS])
 def vgg(
     depth, num_classes, input_shape=(32, 32, 3), *, normalization="batch", name=None
 ):
@@ -46,7 +49,7 @@ def vgg(
         >>> vgg(16, num_classes=10).name
         'vgg16_bn'
     """
-    check_choice("depth", depth, tuple(DEPTHS))
+    choice("depth", depth, DEPTHS)
     check_arguments(num_classes, input_shape, normalization)
     build = Builder(normalization, head="normal")
     images = x = keras.Input(input_shape, name="images")

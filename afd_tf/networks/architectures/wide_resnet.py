@@ -2,15 +2,15 @@
 
 import keras
 
-from afd_tf.networks.architectures.blocks import (
-    Builder,
-    check_arguments,
-    check_depth,
-    check_positive,
-    check_rate,
+from afd_tf.errors import fraction, positive_int
+from afd_tf.networks.architectures.blocks import Builder, check_arguments, check_depth
+from afd_tf.networks.architectures.registry import register
+
+
+@register(
+    "wrn<depth>_<width>",
+    ["wrn10_2", "wrn16_2", "wrn16_4", "wrn28_2", "wrn28_4", "wrn40_2", "wrn28_10"],
 )
-
-
 def wide_resnet(
     depth,
     width,
@@ -52,8 +52,8 @@ def wide_resnet(
     """
     check_depth(depth, remainder=4, smallest=10)
     check_arguments(num_classes, input_shape, normalization)
-    check_positive("width", width)
-    check_rate("dropout", dropout)
+    positive_int("width", width)
+    fraction("dropout", dropout)
     blocks = (depth - 4) // 6
     build = Builder(normalization, num_blocks=3 * blocks)
     images = keras.Input(input_shape, name="images")

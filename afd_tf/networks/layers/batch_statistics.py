@@ -1,4 +1,4 @@
-"""Normalisation that keeps nothing: for discriminators and transfer layers."""
+"""Normalisation by the batch's own statistics, for discriminators and transfers."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class BatchStatisticsNormalization(Normalization):
             axes=[0, 1, 2],
             synchronized=self.synchronized,
         )
-        return self.written_out(inputs, *moments)
+        return self.unfused(inputs, *moments)
 
     def get_config(self):
         """Return the arguments that rebuild the layer."""

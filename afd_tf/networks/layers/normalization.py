@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from afd_tf.errors import nearest
+from afd_tf.errors import choice, fraction, invalid, number
 
 KINDS = ("batch", "sync", "none")
 # What the fused operation computes in; other dtypes take the written-out equation.
@@ -11,7 +11,7 @@ FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Normalization(keras.layers.Layer):
-    """What the normalisation layers share: scale, offset, rank and equation.
+    """Base of the normalisation layers: scale, offset, rank and equation.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
@@ -20,20 +20,15 @@ class Normalization(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        if not epsilon > 0.0:
-            raise ValueError(
-                "Invalid value for argument `epsilon`. Expected a positive number. "
-                f"Received: epsilon={epsilon}."
-            )
-        self.epsilon = float(epsilon)
+        self.epsilon = number("epsilon", epsilon, positive=True)
 
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
-            raise ValueError(
-                "Invalid value for argument `inputs`. Expected a map of shape (batch, "
-                "height, width, channels) with known channels. Received: shape "
-                f"{tuple(input_shape)} in layer '{self.name}'. For other ranks use "
-                "keras.layers.BatchNormalization."
+            raise invalid(
+                "inputs",
+                "a map of shape (batch, height, width, channels) with known channels",
+                received=f"shape {tuple(input_shape)} in layer '{self.name}'",
+                hint="For other ranks use keras.layers.BatchNormalization.",
             )
         self.input_spec = keras.layers.InputSpec(
             ndim=4, axes={-1: int(input_shape[-1])}
@@ -86,7 +81,7 @@ class Normalization(keras.layers.Layer):
         )
         return y, mean, variance
 
-    def written_out(self, x, mean, variance):
+    def unfused(self, x, mean, variance):
         """Normalise with given statistics, in their dtype; returns the layer's."""
         y = tf.nn.batch_normalization(
             tf.cast(x, mean.dtype),
@@ -120,7 +115,7 @@ class FusedBatchNormalization(Normalization):
     layer, `trainable = False` means inference mode.
 
     Args:
-        momentum: float in [0, 1), the share of the old moving statistics kept.
+        momentum: float in [0, 1), the weight of the old moving statistics.
         epsilon: float, added to the variance.
         unbiased: bool, whether moving_variance averages the unbiased variance.
         **kwargs: name, dtype, trainable.
@@ -133,12 +128,7 @@ class FusedBatchNormalization(Normalization):
 
     def __init__(self, momentum=0.9, epsilon=1e-5, unbiased=True, **kwargs):
         super().__init__(epsilon=epsilon, **kwargs)
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(
-                "Invalid value for argument `momentum`. Expected a number in [0, 1). "
-                f"Received: momentum={momentum}."
-            )
-        self.momentum = float(momentum)
+        self.momentum = fraction("momentum", momentum)
         self.unbiased = bool(unbiased)
 
     def build(self, input_shape):
@@ -166,7 +156,7 @@ class FusedBatchNormalization(Normalization):
         if not training:
             if fused:
                 return self.fused(inputs, mean, variance, training=False)[0]
-            return self.written_out(inputs, mean, variance)
+            return self.unfused(inputs, mean, variance)
         if fused and self.unbiased:
             # The operation averages by itself: nothing is left to do per layer.
             y, mean, variance = self.fused(
@@ -189,7 +179,7 @@ class FusedBatchNormalization(Normalization):
             y, mean, variance = self.fused(inputs, empty, empty, training=True)
             return y, mean, variance / bessel
         mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-        y = self.written_out(inputs, mean, variance)
+        y = self.unfused(inputs, mean, variance)
         return y, mean, variance * bessel if self.unbiased else variance
 
     def _average(self, moving, statistic):
@@ -205,17 +195,12 @@ class FusedBatchNormalization(Normalization):
 
 
 def check_kind(kind):
-    """Return `kind`, or say which kinds of normalisation there are.
+    """Return `kind`, one of `KINDS`.
 
     Raises:
-        ValueError: if `kind` is not "batch", "sync" or "none".
+        ValueError: if it is none.
     """
-    if kind not in KINDS:
-        raise ValueError(
-            f"Invalid value for argument `normalization`. Expected one of {KINDS}. "
-            f"Received: normalization={kind!r}.{nearest(kind, KINDS)}"
-        )
-    return kind
+    return choice("normalization", kind, KINDS)
 
 
 def make_normalization(kind, name=None, momentum=0.9, epsilon=1e-5):
@@ -226,7 +211,7 @@ def make_normalization(kind, name=None, momentum=0.9, epsilon=1e-5):
             batch under `tf.distribute`; the stock layer, not fused, moving variance
             biased) or "none".
         name: str, the layer's name.
-        momentum: float in [0, 1), the share of the old moving statistics kept.
+        momentum: float in [0, 1), the weight of the old moving statistics.
         epsilon: float, added to the variance.
 
     Returns:
