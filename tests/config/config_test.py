@@ -1,5 +1,6 @@
 import inspect
 import sys
+from pathlib import Path
 
 import gin
 import keras
@@ -7,7 +8,7 @@ import pytest
 import tiny
 
 from afd_tf import OnlineDistiller, config
-from afd_tf.config import configurables, statements
+from afd_tf.config import bindings, configurables, gin_files
 from afd_tf.distillation.phases import DEFAULTS
 
 COMPLETE = "train.networks = ['resnet8', 'resnet14']"
@@ -42,7 +43,7 @@ def test_an_installed_package_finds_its_configs(tmp_path, monkeypatch):
     write(package / "configs" / "afd.gin", "")
     # The gin package lies beside ours there and holds no files of ours.
     write(tmp_path / "site-packages" / "gin" / "config.py", "")
-    monkeypatch.setattr(config, "_ROOT", package)
+    monkeypatch.setattr(gin_files, "_PACKAGE", package)
     assert config.folders() == [package / "configs"]
     assert config.find("pairings/x") == installed
 
@@ -52,7 +53,7 @@ def test_a_missing_file_names_the_places_searched_and_the_nearest():
         config.read(["pairings/cifar10_resnet20_wrn16_3.gin"])
     message = str(caught.value)
     for root in (".", *config.folders()):
-        assert str(config.Path(root).resolve()) in message
+        assert str(Path(root).resolve()) in message
     assert "Did you mean pairings/cifar10_resnet20_wrn16_2.gin" in message
 
 
@@ -259,7 +260,7 @@ def values_of_afd_gin():
     config.load([], [], complete=False)
     bound = {}
     for statement in config.read(["afd.gin"]):
-        if not statement.scope and not statements.is_required(statement):
+        if not statement.scope and not statement.value == bindings._REQUIRED:
             bound[statement.name, statement.parameter] = statement.value
     return bound
 
@@ -278,7 +279,7 @@ def test_afd_gin_states_every_default_there_is():
 def test_afd_gin_changes_no_default_of_the_library():
     known = configurables.table()
     for (name, parameter), value in values_of_afd_gin().items():
-        if isinstance(value, statements.Reference):
+        if isinstance(value, gin_files.Reference):
             continue
         signature = inspect.signature(known[name].function)
         assert value == signature.parameters[parameter].default, (name, parameter)
