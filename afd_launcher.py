@@ -5,6 +5,7 @@ stands outside of the package so that it can be loaded first. `python -m afd_lau
 train ...` runs a command where no console script is installed.
 """
 
+import functools
 import importlib
 import sys
 
@@ -13,32 +14,17 @@ def _run(command):
     importlib.import_module(f"afd_tf.cli.{command}").run()
 
 
-def train():
-    """Run afd-train."""
-    _run("train")
+train = functools.partial(_run, "train")
+evaluate = functools.partial(_run, "evaluate")
+export = functools.partial(_run, "export")
+results = functools.partial(_run, "results")
+analyse = functools.partial(_run, "analyse")
 
-
-def evaluate():
-    """Run afd-evaluate."""
-    _run("evaluate")
-
-
-def export():
-    """Run afd-export."""
-    _run("export")
-
-
-def results():
-    """Run afd-results."""
-    _run("results")
-
-
-def analyse():
-    """Run afd-analyse."""
-    _run("analyse")
-
+COMMANDS = ("train", "evaluate", "export", "results", "analyse")
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(f"usage: python -m afd_launcher {'|'.join(COMMANDS)} [flags]")
     # Under its own name, which `afd_tf` looks for.
     importlib.import_module("afd_launcher")
     _run(sys.argv.pop(1))

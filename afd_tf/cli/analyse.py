@@ -3,64 +3,33 @@
 import contextlib
 from pathlib import Path
 
-from absl import flags
-
-from afd_tf.cli import command
-from afd_tf.cli.train import flag_params
+from afd_tf.cli import command, flags
+from afd_tf.errors import InvalidValue, invalid
+from afd_tf.files import write_json, write_text
 
 _IMAGES = 6
 _PLOT = 'pip install "afd_tf[plot]"'
 
 
-def _define(values):
-    flags.DEFINE_list(
-        "images",
-        None,
-        "Images to show Grad-CAM on: numbers in the evaluated set, or files, with "
-        f"commas between. Default: {_IMAGES} of the set, at equal distances.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output", None, "Folder to write to. Default: RUN/analysis.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
-        "AFD_IMAGE_FOLDER; see README.",
-        flag_values=values,
-    )
-
-
 def _execute(values, arguments, argv):
     del argv
     if len(arguments) != 1:
-        raise ValueError(
+        raise InvalidValue(
             "Expected one run's directory. See afd-analyse --help. Received: "
             f"{arguments}."
         )
-    from afd_tf import config
-    from afd_tf.runs.run_directory import RunDirectory
+    params = flags.as_params(values, "data_dir")
+    with command.opened_run(arguments[0], params) as (run, settings):
+        from afd_tf import analysis
+        from afd_tf.analysis import figures, pictures
+        from afd_tf.training import experiment
+        from afd_tf.training.outcome import weights_digest
 
-    run = RunDirectory(arguments[0])
-    run.require()
-    command.import_tensorflow()
-    config.load([run.config], flag_params(values, ["data_dir"]))
-
-    from afd_tf import analysis
-    from afd_tf.analysis import figures, pictures
-    from afd_tf.training import construction, experiment
-    from afd_tf.training.outcome import weights_digest
-
-    draws = figures.available()
-    if values.images and not draws:
-        raise ValueError(
-            "Invalid value for argument `images`. Expected matplotlib, which draws "
-            f"them, to be installed. Received: images={values.images}. Install it: "
-            f"{_PLOT}."
-        )
-    settings = config.settings()
-    with construction.environment(precision=settings["precision"]):
+        draws = figures.available()
+        if values.images and not draws:
+            expected = "matplotlib, which draws them, to be installed"
+            hint = f"Install it: {_PLOT}."
+            raise invalid("images", expected, values.images, hint=hint)
         restored, position = experiment.restore(run.path, settings)
         info = restored.info
         chosen = None
@@ -93,8 +62,6 @@ def _execute(values, arguments, argv):
 
 
 def _write(output, text, content):
-    from afd_tf.files import write_json, write_text
-
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "analysis.json", content)
     write_text(output / "analysis.txt", text + "\n")
@@ -106,10 +73,9 @@ def _writing(output):
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            "Invalid value for argument `output`. Expected a folder that can be "
-            f"written. Received: output={str(output)!r} ({error})."
-        ) from error
+        received = f"output={str(output)!r} ({error})"
+        expected = "a folder that can be written"
+        raise invalid("output", expected, received=received) from error
 
 
 def _draw_grad_cams(path, restored, images, labels, numbers):
@@ -149,7 +115,15 @@ COMMAND = command.Command(
         "afd-analyse runs/a",
         "afd-analyse runs/a --images=0,17,cat.jpg --output=cat",
     ),
-    define=_define,
+    flags=(
+        flags.strings(
+            "images",
+            "Images to show Grad-CAM on: numbers in the evaluated set, or files, with "
+            f"commas between. Default: {_IMAGES} of the set, at equal distances.",
+        ),
+        flags.string("output", "Folder to write to. Default: RUN/analysis."),
+        flags.DATA_DIR,
+    ),
     execute=_execute,
     takes_arguments=True,
 )

@@ -1,11 +1,12 @@
-"""What all commands share: flags, help, errors of one line, exit status.
+"""Commands: help, errors of one line, exit status; runs opened for them.
 
-Exit status: 0 done, 2 a mistake of the user or an error in the data (one line, no
-traceback), 75 another worker was lost (training only; try again), 130 interrupted by
-SIGINT, 143 by SIGTERM (training only, after saving); anything unexpected keeps its
-traceback and ends with 1.
+Exit status: 0 done, 2 a mistake of the user or an error in the data (an
+`afd_tf.errors.Mistake`: one line, no traceback), 75 another worker was lost (training
+only; try again), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after
+saving); anything unexpected keeps its traceback and ends with 1.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -14,18 +15,16 @@ import shlex
 import sys
 import tempfile
 import textwrap
-import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
+from afd_tf.errors import Mistake
 from afd_tf.text import printable
 
 _START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
-_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Command(NamedTuple):
@@ -36,7 +35,8 @@ class Command(NamedTuple):
         usage: str, what follows the name.
         summary: str, one paragraph.
         examples: tuple of str.
-        define: callable that defines flags on an `absl.flags.FlagValues`.
+        flags: tuple of flags as `afd_tf.cli.flags` declares them, in the order of
+            their importance.
         execute: callable from flag values, positional arguments and all arguments as
             typed to the exit status.
         takes_arguments: bool, whether there are positional arguments.
@@ -47,7 +47,7 @@ class Command(NamedTuple):
     usage: str
     summary: str
     examples: tuple
-    define: Callable
+    flags: tuple
     execute: Callable
     takes_arguments: bool = False
     takes_settings: bool = False
@@ -93,7 +93,8 @@ def _main(command, argv=None):
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     values = flags.FlagValues()
-    command.define(values)
+    for define in command.flags:
+        define(flag_values=values)
     flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
     try:
         arguments = values(["", *("--help" if a == "-h" else a for a in argv)])[1:]
@@ -115,9 +116,7 @@ def _main(command, argv=None):
         again = shlex.join([command.name, *argv])
         print(f"\n{command.name}: interrupted. Again: {again}", file=sys.stderr)
         return 130
-    except Exception as error:
-        if not is_mistake(error):
-            raise
+    except Mistake as error:
         _fail(command, str(error))
         return getattr(error, "exit_status", 2)
     finally:
@@ -163,6 +162,35 @@ def import_tensorflow():
     warnings.filterwarnings("ignore", module=r"(keras|tensorflow|absl|PIL)\b")
 
 
+@contextlib.contextmanager
+def opened_run(path, params=()):
+    """Open a run: its configuration is bound, and its precision is set.
+
+    Args:
+        path: str, the run's directory.
+        params: gin statements that win over its configuration.
+
+    Yields:
+        `RunDirectory`, and the settings of the run, a dict.
+
+    Raises:
+        Mistake: if there is no such run, or its configuration is damaged.
+    """
+    from afd_tf import config
+    from afd_tf.runs.run_directory import RunDirectory
+
+    run = RunDirectory(path)
+    run.require()
+    import_tensorflow()
+    config.load([run.config], params)
+
+    from afd_tf.training.construction import environment
+
+    settings = config.settings()
+    with environment(precision=settings["precision"]):
+        yield run, settings
+
+
 def _forget_configuration():
     config = sys.modules.get("afd_tf.config")
     if config is not None:
@@ -174,20 +202,6 @@ def _fail(command, message):
     message = " ".join(message.split("\n  In call to configurable")[0].split())
     print(f"{command.name}: {printable(message)}", file=sys.stderr)
     return 2
-
-
-def is_mistake(error):
-    """Whether an error is one that this package raised for its user to read.
-
-    Such errors are raised by our own code, in so many words. The same types from inside
-    Keras or TensorFlow are not meant for the user, and keep their traceback.
-    """
-    kinds = (ValueError, TypeError, FloatingPointError, MemoryError, ConnectionError)
-    # A pipe that nobody reads any more is one of the last kind, and no mistake.
-    if not isinstance(error, kinds) or isinstance(error, BrokenPipeError):
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and _PACKAGE in Path(frames[-1].filename).resolve().parents
 
 
 def _help(command, values):

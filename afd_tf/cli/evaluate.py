@@ -1,69 +1,27 @@
 """afd-evaluate: accuracy of a run's networks, or of an export."""
 
-from absl import flags
-
-from afd_tf.cli import command
-from afd_tf.cli.train import flag_params
-
-
-def _define(values):
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "A run: all its networks and their ensemble.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "model", None, "An exported network: its folder or file.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "dataset",
-        None,
-        "With --model, what to evaluate on. Default: what it was trained on.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
-        "AFD_IMAGE_FOLDER; see README.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "batch_size",
-        256,
-        "With --model, images at a time. Default: 256.",
-        flag_values=values,
-    )
+from afd_tf.cli import command, flags
+from afd_tf.errors import InvalidValue
+from afd_tf.text import as_table
 
 
 def _execute(values, arguments, argv):
     del arguments, argv
     if (values.workdir is None) == (values.model is None):
-        raise ValueError(
+        raise InvalidValue(
             "Expected either --workdir=DIR or --model=DIR. See afd-evaluate --help."
         )
-    command.import_tensorflow()
     rows = _run_rows(values) if values.workdir else _model_rows(values)
-    from afd_tf.text import as_table
-
     print(as_table(rows))
     return 0
 
 
 def _run_rows(values):
-    from afd_tf import config
-    from afd_tf.runs.run_directory import RunDirectory
+    params = flags.as_params(values, "data_dir")
+    with command.opened_run(values.workdir, params) as (run, settings):
+        from afd_tf.training import experiment, loop
 
-    run = RunDirectory(values.workdir)
-    run.require()
-    config.load([run.config], flag_params(values, ["data_dir"]))
-
-    from afd_tf.training import construction, experiment, loop
-
-    settings = config.settings()
-    with construction.environment(precision=settings["precision"]):
-        restored, position = experiment.restore(values.workdir, settings)
+        restored, position = experiment.restore(run.path, settings)
         metrics = loop.evaluate(restored)
     info, distiller = restored.info, restored.distiller
     print(
@@ -84,6 +42,7 @@ def _accuracy_and_loss(metrics, name):
 
 
 def _model_rows(values):
+    command.import_tensorflow()
     from afd_tf.training.restoring import evaluate_export
 
     report = evaluate_export(
@@ -112,7 +71,18 @@ COMMAND = command.Command(
         "afd-evaluate --workdir=runs/a",
         "afd-evaluate --model=runs/a/export/resnet20 --data_dir=tfds",
     ),
-    define=_define,
+    flags=(
+        flags.string("workdir", "A run: all its networks and their ensemble."),
+        flags.string("model", "An exported network: its folder or file."),
+        flags.string(
+            "dataset",
+            "With --model, what to evaluate on. Default: what it was trained on.",
+        ),
+        flags.DATA_DIR,
+        flags.integer(
+            "batch_size", "With --model, images at a time. Default: 256.", default=256
+        ),
+    ),
     execute=_execute,
 )
 

@@ -4,52 +4,20 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from absl import flags
-
-from afd_tf.cli import command
+from afd_tf.cli import command, flags
+from afd_tf.errors import InvalidValue
 from afd_tf.exports.formats import FORMATS
-
-
-def _define(values):
-    flags.DEFINE_string("workdir", None, "The run.", flag_values=values)
-    flags.DEFINE_string(
-        "network",
-        None,
-        "Which network, as the run names it. Default: the smallest.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "format",
-        "saved_model",
-        f"One of {', '.join(FORMATS)}. Default: saved_model.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output",
-        None,
-        "Where to; must not exist yet. Default: <workdir>/export/<network>.",
-        flag_values=values,
-    )
+from afd_tf.text import counted
 
 
 def _execute(values, arguments, argv):
     del arguments, argv
     if values.workdir is None:
-        raise ValueError("Expected --workdir=DIR. See afd-export --help.")
-    from afd_tf import config
-    from afd_tf.runs.run_directory import RunDirectory
+        raise InvalidValue("Expected --workdir=DIR. See afd-export --help.")
+    with command.opened_run(values.workdir) as (run, settings):
+        from afd_tf.exports import export, suffix
+        from afd_tf.training import restoring
 
-    run = RunDirectory(values.workdir)
-    run.require()
-    command.import_tensorflow()
-    config.load([run.config])
-
-    from afd_tf.exports import export, suffix
-    from afd_tf.text import counted
-    from afd_tf.training import construction, restoring
-
-    settings = config.settings()
-    with construction.environment(precision=settings["precision"]):
         network, name, position = restoring.restore_network(run, values.network)
         output = values.output or run.export / (name + suffix(values.format))
         report = export(
@@ -80,7 +48,21 @@ COMMAND = command.Command(
         "afd-export --workdir=runs/a --network=resnet20 --format=keras "
         "--output=resnet20.keras",
     ),
-    define=_define,
+    flags=(
+        flags.string("workdir", "The run."),
+        flags.string(
+            "network", "Which network, as the run names it. Default: the smallest."
+        ),
+        flags.string(
+            "format",
+            f"One of {', '.join(FORMATS)}. Default: saved_model.",
+            default="saved_model",
+        ),
+        flags.string(
+            "output",
+            "Where to; must not exist yet. Default: <workdir>/export/<network>.",
+        ),
+    ),
     execute=_execute,
 )
 

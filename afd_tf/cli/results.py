@@ -7,45 +7,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from absl import flags
-
-from afd_tf.cli import command
-
-
-def _define(values):
-    flags.DEFINE_enum(
-        "format",
-        "text",
-        ["text", "markdown", "csv"],
-        "How to write the table. Default: text.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "over",
-        ["vanilla", "dml"],
-        "What gains are over: configurations (names of their folders) or methods. A "
-        "baseline itself has gains over those before it.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output", None, "Write the table to this file.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "chart",
-        None,
-        "Draw the table to this file, e.g. results.png; runs of one protocol.",
-        flag_values=values,
-    )
+from afd_tf.cli import command, flags
+from afd_tf.errors import InvalidValue, invalid
+from afd_tf.files import write_text
 
 
 def _execute(values, arguments, argv):
     del argv
     if not arguments:
-        raise ValueError("Expected at least one run directory. See afd-results --help.")
+        raise InvalidValue(
+            "Expected at least one run directory. See afd-results --help."
+        )
     for argument in arguments:
         if not Path(argument).is_dir():
-            raise ValueError(f"Expected a run directory. Received: {argument!r}.")
-    from afd_tf.files import write_text
+            raise InvalidValue(f"Expected a run directory. Received: {argument!r}.")
     from afd_tf.results import chart, tables
     from afd_tf.results.comparison import compare
 
@@ -55,7 +30,7 @@ def _execute(values, arguments, argv):
         _check_file(flag, values[flag].value)
     comparison = compare(arguments, values.over)
     if not comparison.tables:
-        raise ValueError(
+        raise InvalidValue(
             " ".join(["Expected at least one finished run.", *comparison.remarks])
         )
     table = tables.FORMATS[values.format](comparison)
@@ -87,10 +62,9 @@ def _writing(flag, path):
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"Invalid value for argument `{flag}`. Expected a file in a folder that "
-            f"can be written. Received: --{flag}={path} ({error.strerror})."
-        ) from error
+        received = f"--{flag}={path} ({error.strerror})"
+        expected = "a file in a folder that can be written"
+        raise invalid(flag, expected, received=received) from error
 
 
 COMMAND = command.Command(
@@ -109,7 +83,25 @@ COMMAND = command.Command(
         "afd-results runs/vanilla runs/afd --format=markdown --chart=results.png",
         "afd-results studies/cifar100_reduced --over=vanilla,dml,l1_kd",
     ),
-    define=_define,
+    flags=(
+        flags.choice(
+            "format",
+            ["text", "markdown", "csv"],
+            "How to write the table. Default: text.",
+            default="text",
+        ),
+        flags.strings(
+            "over",
+            "What gains are over: configurations (names of their folders) or methods. "
+            "A baseline itself has gains over those before it.",
+            default=["vanilla", "dml"],
+        ),
+        flags.string("output", "Write the table to this file."),
+        flags.string(
+            "chart",
+            "Draw the table to this file, e.g. results.png; runs of one protocol.",
+        ),
+    ),
     execute=_execute,
     takes_arguments=True,
 )

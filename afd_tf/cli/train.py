@@ -4,107 +4,31 @@ import signal
 import sys
 from pathlib import Path
 
-from absl import flags
+from afd_tf.cli import command, flags
 
-from afd_tf.cli import command
-
-
-def _define(values):
-    flags.DEFINE_multi_string(
-        "gin_file",
-        [],
-        "What to train: a path, or a name such as pairings/cifar100_resnet20_wrn16_2. "
-        "May be repeated; later files win. Default: the embedded digits with resnet8 "
-        "and resnet20.",
-        flag_values=values,
-    )
-    flags.DEFINE_multi_string(
-        "gin_param",
-        [],
-        "One setting that wins over the files, e.g. 'train.epochs = 10'. May be "
-        "repeated.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Where the run is kept. The same command again continues an interrupted run. "
-        "Default: runs/<name of the gin file>-<seed>.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
-        "AFD_IMAGE_FOLDER; see README.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "seed",
-        None,
-        "Initial weights, order of the data. Default: 0.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "deterministic", None, "Same result to the bit; slower.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "checkpoint_steps",
-        None,
-        "Save after so many steps, too. Default: off.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
+# Flags that are settings, too.
+_SETTINGS = (
+    flags.DATA_DIR,
+    flags.integer("seed", "Initial weights, order of the data. Default: 0."),
+    flags.boolean("deterministic", "Same result to the bit; slower."),
+    flags.integer("checkpoint_steps", "Save after so many steps, too. Default: off."),
+    flags.number(
         "checkpoint_minutes",
-        None,
         "Save after so many minutes; besides after every epoch. Default: 10.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
+    ),
+    flags.choice(
         "strategy",
-        None,
         ["auto", "single", "mirrored", "multi_worker"],
         "One device, several, or several processes: start the command once for each "
         "worker, with --workers and --task, TF_CONFIG, or by srun. Default: auto.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
+    ),
+    flags.string(
         "workers",
-        None,
         "host:port of all workers, separated by commas, the same on each. The first "
         "is the chief, which alone writes the run directory; all must see it.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "task",
-        None,
-        "Which of the workers this process is, from 0.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "dry_run",
-        False,
-        "Load the data, show what would be trained, train nothing.",
-        flag_values=values,
-    )
-
-
-_SETTINGS = (
-    "data_dir",
-    "seed",
-    "deterministic",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-    "strategy",
-    "workers",
-    "task",
+    ),
+    flags.integer("task", "Which of the workers this process is, from 0."),
 )
-
-
-def flag_params(values, names):
-    """Write flags that were given as gin statements on `train`, which win."""
-    given = {name: getattr(values, name) for name in names}
-    return [f"train.{k} = {v!r}" for k, v in given.items() if v is not None]
 
 
 def default_workdir(files, seed, default_pairing):
@@ -116,8 +40,8 @@ def _execute(values, arguments, argv):
     del arguments
     from afd_tf import config
 
-    params = list(values.gin_param)
-    params += flag_params(values, _SETTINGS)
+    names = [define.args[0] for define in _SETTINGS]
+    params = [*values.gin_param, *flags.as_params(values, *names)]
     statements = config.read(values.gin_file, params)
     command.import_tensorflow()
     text = config.bind(statements)
@@ -171,7 +95,21 @@ COMMAND = command.Command(
         "afd-train --gin_param='train.method = \"dml\"' --workdir=runs/dml",
         "afd-train --gin_file=pairings/cifar100_resnet32x2 --dry_run",
     ),
-    define=_define,
+    flags=(
+        flags.GIN_FILE,
+        flags.GIN_PARAM,
+        flags.string(
+            "workdir",
+            "Where the run is kept. The same command again continues an interrupted "
+            "run. Default: runs/<name of the gin file>-<seed>.",
+        ),
+        *_SETTINGS,
+        flags.boolean(
+            "dry_run",
+            "Load the data, show what would be trained, train nothing.",
+            default=False,
+        ),
+    ),
     execute=_execute,
     takes_settings=True,
 )

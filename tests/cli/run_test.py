@@ -196,7 +196,7 @@ def test_results_of_nothing_to_show_are_a_mistake_that_names_why(tmp_path, capsy
 
 def test_results_need_no_tensorflow(run):
     code = (
-        "import sys; sys.argv[0] = 'afd-results'; from afd_tf.cli import results; "
+        "import sys, afd_launcher; from afd_tf.cli import results; "
         f"assert results.main([{str(run)!r}]) == 0; "
         "assert 'tensorflow' not in sys.modules"
     )
@@ -215,7 +215,7 @@ def test_help_is_short_and_of_our_flags_only(capsys, command):
 
 def test_help_lists_the_formats_without_tensorflow():
     code = (
-        "import sys; sys.argv[0] = 'afd-export'; from afd_tf.cli import export; "
+        "import sys, afd_launcher; from afd_tf.cli import export; "
         "assert export.main(['--help']) == 0; assert 'tensorflow' not in sys.modules"
     )
     done = python("-c", code)
@@ -276,11 +276,10 @@ def test_a_run_without_a_finished_epoch_is_said(run, tmp_path, capsys):
 
 def test_a_warning_is_one_line_without_source():
     code = """
-import sys, warnings
-sys.argv[0] = "afd-train"  # other programs load TensorFlow with the package
+import afd_launcher, warnings
 from afd_tf.cli import command
 execute = lambda *_: warnings.warn("the disk is full") or 0
-warn = command.Command("afd-train", "", "", (), lambda values: None, execute)
+warn = command.Command("afd-train", "", "", (), (), execute)
 assert command.entry_points(warn)[0]([]) == 0
 """
     done = python("-c", code)

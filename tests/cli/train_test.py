@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gin
 import numpy as np
 import PIL.Image
 import pytest
@@ -43,8 +44,8 @@ def one_line(capsys):
 def test_help_and_mistyped_flags_and_files_need_no_tensorflow():
     code = """
 import sys
-sys.argv[0] = "afd-train"  # other programs load TensorFlow with the package
-from afd_tf.cli import evaluate, train
+import afd_launcher
+from afd_tf.cli import train
 assert train.main(["--help"]) == 0
 assert train.main(["--gin_fil=x"]) == 2
 assert train.main(["--gin_file=pairings/none"]) == 2
@@ -212,7 +213,7 @@ def test_a_dry_run_says_what_the_directory_would(tmp_path, capsys):
 
 def test_gin_is_left_clean():
     assert train.main([*SMALL, "--dry_run"]) == 0
-    assert config.gin.config_str() == ""
+    assert gin.config_str() == ""
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_gin_is_left_clean():
             "digits_resnet8_resnet20.gin",
         ),
         (["--gin_param=import os"], "no import statement"),
-        (["--gin_param=train.epoch = 1"], "Did you mean 'epochs'"),
+        (["--gin_param=train.epoch = 1"], "Did you mean 'train.epochs'"),
         (["--gin_param=train.epochs = 0"], "`epochs`"),
         (["--gin_param=train.dataset = digits"], "strings in quotes"),
         (["--gin_param=train.dataset = 'digit'"], "digits"),
@@ -272,9 +273,8 @@ def test_a_mistake_is_one_line_exit_status_2_and_nothing_left(
 
 def test_an_unexpected_failure_keeps_its_traceback(monkeypatch):
     def broken(*args, **kwargs):
-        int("a bug in a library")
+        int("a bug")
 
-    broken.__code__ = broken.__code__.replace(co_filename="/lib/elsewhere.py")
     monkeypatch.setattr(config, "call", broken)
     with pytest.raises(ValueError, match="invalid literal"):
         train.main(["--dry_run"])

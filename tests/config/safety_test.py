@@ -1,12 +1,14 @@
-"""Configurations of strangers: nothing of them runs, and each is judged at once."""
+"""Configurations of strangers: nothing of them runs, and the absurd is refused."""
 
 import os
 import sys
 
+import gin
 import pytest
 
 from afd_tf import config
 from afd_tf.cli import train
+from afd_tf.errors import InvalidType, InvalidValue
 
 COMPLETE = "train.networks = ['resnet8', 'resnet14']"
 
@@ -30,6 +32,10 @@ def trap(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content",
     [
+        b"import trap_module\n",
+        b"import trap_module as t\n",
+        b"from trap_package import trap_module\n",
+        b"from __gin__ import dynamic_registration\n",
         b"\xef\xbb\xbfimport trap_module\n",
         b"train.epochs = 3\r\nimport trap_module\r\n",
         b"train.epochs = 3\rimport trap_module\r",
@@ -49,17 +55,20 @@ def trap(tmp_path, monkeypatch):
         "train.epochs = 3\nimport trap_module\n".encode("utf-16"),
     ],
 )
-@pytest.mark.parametrize("place", ["file", "include", "param"])
-def test_nothing_is_imported_however_it_is_written(tmp_path, content, place):
+def test_nothing_is_imported_however_it_is_written(tmp_path, content):
     (tmp_path / "a.gin").write_bytes(content)
     (tmp_path / "b.gin").write_text("include 'a.gin'\n")
-    files, params = [tmp_path / "a.gin"], [COMPLETE]
-    if place == "include":
-        files = [tmp_path / "b.gin"]
-    if place == "param":
-        files, params = [], [COMPLETE, content.decode("utf-8", "replace")]
-    with pytest.raises(ValueError, match=r"Invalid configuration|Damaged gin file"):
-        config.load(files, params)
+    for name in ("a.gin", "b.gin"):
+        with pytest.raises(InvalidValue, match=r"Invalid config|Damaged gin file"):
+            config.load([tmp_path / name], [COMPLETE])
+    with pytest.raises(InvalidValue, match="Invalid configuration in --gin_param"):
+        config.load([], [COMPLETE, content.decode("utf-8", "replace")])
+
+
+def test_what_others_registered_with_gin_cannot_be_called():
+    gin.external_configurable(print, name="stranger", module="elsewhere")
+    with pytest.raises(InvalidValue, match=r"a known name.*@stranger"):
+        config.load([], ["train.method = @stranger()"])
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbf%s\r\n", b"# coding: x\r%s\r"])
@@ -75,45 +84,48 @@ def test_marks_and_line_ends_of_other_systems_are_read(tmp_path, content):
     [
         ["a = %b", "b = %a", "train.epochs = %a"],
         ["a = %a", "train.epochs = %a"],
+        ["a = [%b, %b]", "b = 1", "train.epochs = %a"],
         ["SGD.momentum = @SGD()"],
         ["logit/SGD.momentum = [@x/SGD()]"],
-        ["train.method = @train()"],
-        ["OnlineDistiller.temperature = @train()"],
-        ["a = @train()", "OnlineDistiller.temperature = %a"],
+        ["SGD.momentum = @Adam()", "Adam.epsilon = @SGD()"],
+        ["a = @SGD()", "SGD.momentum = %a"],
+        ["train.method_options = {'a': [%b]}", "b = %b"],
     ],
 )
-def test_what_leads_back_to_itself_is_refused(statements):
-    with pytest.raises(ValueError, match="does not lead back to itself"):
+def test_what_may_lead_back_to_itself_is_refused(statements):
+    with pytest.raises(InvalidValue, match="cannot lead back to itself"):
         config.load([], [COMPLETE, *statements])
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"),
+    "value",
     [
-        ("0x" + "f" * 5000, "within 64 bits"),
-        ("-9223372036854775809", "within 64 bits"),
-        ("1e999", "a finite number"),
-        ("[[-1e999]]", "a finite number"),
-        ("b'x'", "a number, a str"),
-        ("3j", "a number, a str"),
-        ("{'class_name': 'Lambda', 'module': 'keras.layers'}", "no dict"),
-        ("[{}]", "no dict"),
-        ("[" * 30 + "]" * 30, "20 nested lists"),
+        "0x" + "f" * 5000,
+        "-9223372036854775809",
+        "1e999",
+        "[[-1e999]]",
+        "b'x'",
+        "3j",
+        # Of dicts Keras makes objects.
+        "{'class_name': 'Lambda', 'module': 'keras.layers'}",
+        "[{}]",
+        "[" * 30 + "]" * 30,
+        "[" * 100_000,
+        "@SGD()" * 2000,
     ],
 )
-def test_values_that_no_parameter_takes_are_refused(value, reason):
-    with pytest.raises(ValueError, match=reason) as caught:
+def test_values_that_no_parameter_takes_are_refused(value):
+    with pytest.raises(InvalidValue, match="Invalid configuration in --gin_param") as e:
         config.load([], [COMPLETE, f"compile.loss = {value}"])
-    assert "compile.loss = " in str(caught.value)
-    assert len(str(caught.value)) < 500
+    assert len(str(e.value)) < 600
 
 
-def test_keys_of_options_are_names():
+def test_the_options_of_a_method_are_a_dict():
     options = "train.method_options = {'discriminator_batches': 'concatenated'}"
-    config.load([], [COMPLETE, options])
-    for key in ("3", "@SGD", "[1]"):
-        with pytest.raises(ValueError, match="Invalid configuration"):
-            config.load([], [COMPLETE, f"train.method_options = {{{key}: 1}}"])
+    text = config.load([], [COMPLETE, options])
+    assert options in text
+    with pytest.raises(InvalidValue, match="Invalid configuration"):
+        config.load([], [COMPLETE, "train.method_options = {[1]: 1}"])
 
 
 @pytest.mark.parametrize("place", ["file", "include"])
@@ -127,33 +139,30 @@ def test_what_is_no_file_is_said_at_once(tmp_path, monkeypatch, name, place):
     if place == "include":
         (tmp_path / "a.gin").write_text(f"include '{name}'\n")
         name = "a.gin"
-    with pytest.raises(ValueError, match=r"Expected a file|Invalid config") as caught:
+    with pytest.raises(InvalidValue, match=r"Expected a file|Invalid config"):
         config.load([name.replace("\\0", "\0")], [COMPLETE])
-    if "://" in name:
-        assert "copy it here" in str(caught.value)
 
 
 def test_files_without_end_are_not_read(tmp_path):
     path = tmp_path / "large.gin"
     with open(path, "wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ValueError, match=r"large\.gin.*more than"):
+    with pytest.raises(InvalidValue, match=r"large\.gin.*more than"):
         config.load([path])
 
 
 def test_includes_have_a_limit(tmp_path):
-    for number in range(25):
-        text = f"include '{number + 1}.gin'\n"
-        (tmp_path / f"{number}.gin").write_text(text)
-    (tmp_path / "25.gin").write_text(COMPLETE)
-    assert config.load([tmp_path / "6.gin"])
-    with pytest.raises(ValueError, match=r"20\.gin:1\..*20 nested includes"):
+    for number in range(1000):
+        (tmp_path / f"{number}.gin").write_text(f"include '{number + 1}.gin'\n")
+    (tmp_path / "1000.gin").write_text(COMPLETE)
+    assert config.load([tmp_path / "950.gin"])
+    with pytest.raises(InvalidValue, match="at most 100 files"):
         config.load([tmp_path / "0.gin"])
 
 
-def test_arguments_of_other_types_are_refused():
-    for files, params in (("a.gin", []), ([], "x"), ([3], []), ([], [None]), (3, [])):
-        with pytest.raises(TypeError, match=r"`files` or `params`"):
+def test_one_text_in_place_of_a_list_is_refused():
+    for files, params in (("a.gin", []), ([], "x"), (3, [])):
+        with pytest.raises(InvalidType, match="a list of str"):
             config.load(files, params)
 
 

@@ -155,7 +155,7 @@ def main(workdir, normalization, prepare, changes):
     import small_runs
 
     from afd_tf import training
-    from afd_tf.cli import command
+    from afd_tf.errors import Mistake
 
     if prepare:
         module, _, function = prepare.partition(":")
@@ -165,9 +165,7 @@ def main(workdir, normalization, prepare, changes):
         training.train(workdir, **small_runs.arguments(**arguments))
     except KeyboardInterrupt as error:
         return 128 + getattr(error, "signal", 2)
-    except Exception as error:
-        if not command.is_mistake(error):
-            raise
+    except Mistake as error:
         print(f"mistake: {error}", file=sys.stderr)
         return getattr(error, "exit_status", 2)
     return 0
