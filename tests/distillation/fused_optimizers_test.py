@@ -1,4 +1,4 @@
-"""Updates by kernels against those that Keras writes out."""
+"""Optimizers of one kernel per variable against Keras' own."""
 
 from functools import partial
 
@@ -7,42 +7,42 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from afd_tf.distillation.kernels import use_kernels
+from afd_tf.distillation import fused_optimizers
 
+# name: (optimizer, arguments, the kernels that a step is made of)
+MOMENTUM, ADAM = {"ResourceApplyKerasMomentum"}, {"ResourceApplyAdam"}
 OPTIMIZERS = {
-    "sgd": partial(keras.optimizers.SGD, 0.1),
-    "momentum": partial(keras.optimizers.SGD, 0.1, momentum=0.9),
-    "nesterov": partial(keras.optimizers.SGD, 0.1, momentum=0.9, nesterov=True),
-    "clipped": partial(keras.optimizers.SGD, 0.1, momentum=0.9, clipnorm=0.1),
-    "averaged": partial(
-        keras.optimizers.SGD, 0.1, momentum=0.9, use_ema=True, ema_momentum=0.5
+    "sgd": ("SGD", {}, {"ResourceApplyGradientDescent"}),
+    "momentum": ("SGD", {"momentum": 0.9}, MOMENTUM),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}, MOMENTUM),
+    "clipped": ("SGD", {"momentum": 0.9, "clipnorm": 0.1}, MOMENTUM),
+    "averaged": (
+        "SGD",
+        {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.5},
+        MOMENTUM,
     ),
-    "scheduled": partial(
-        keras.optimizers.Adam,
-        keras.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.01, 1e-3, 1e-4]),
+    "scheduled": (
+        "Adam",
+        {
+            "learning_rate": keras.optimizers.schedules.PiecewiseConstantDecay(
+                [1, 2], [0.01, 1e-3, 1e-4]
+            )
+        },
+        ADAM,
     ),
-    "accumulated": partial(keras.optimizers.Adam, 0.01, gradient_accumulation_steps=2),
-    "adam": partial(keras.optimizers.Adam, 0.01, beta_1=0.8, epsilon=1e-3),
-    "adamw": partial(keras.optimizers.AdamW, 0.01, weight_decay=0.1),
-    "amsgrad": partial(keras.optimizers.Adam, 0.01, amsgrad=True),
-    "rmsprop": partial(keras.optimizers.RMSprop, 0.01),
-}
-WITH_KERNELS = {
-    "sgd": {"ResourceApplyGradientDescent"},
-    "momentum": {"ResourceApplyKerasMomentum"},
-    "nesterov": {"ResourceApplyKerasMomentum"},
-    "clipped": {"ResourceApplyKerasMomentum"},
-    "averaged": {"ResourceApplyKerasMomentum"},
-    "scheduled": {"ResourceApplyAdam"},
-    "adam": {"ResourceApplyAdam"},
-    "adamw": {"ResourceApplyAdam"},
-    "amsgrad": set(),
-    "accumulated": set(),
-    "rmsprop": set(),
+    "adam": ("Adam", {"beta_1": 0.8, "epsilon": 1e-3}, ADAM),
+    "decayed": ("Adam", {"weight_decay": 0.1}, ADAM),
+    "amsgrad": ("Adam", {"amsgrad": True}, set()),
+    "accumulated": ("Adam", {"gradient_accumulation_steps": 2}, set()),
 }
 
 
-def train(make, kernels, strategy=None, dtype="float32", steps=4):
+def make(name, library):
+    kind, arguments, _ = OPTIMIZERS[name]
+    return getattr(library, kind)(**{"learning_rate": 0.01, **arguments})
+
+
+def train(optimizer, strategy=None, dtype="float32", steps=4):
     """Return all variables after some steps, and the operations of a step."""
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
@@ -50,10 +50,8 @@ def train(make, kernels, strategy=None, dtype="float32", steps=4):
             keras.Variable(np.linspace(-1, 1, 5), dtype=dtype),
             keras.Variable(np.ones((2, 3)), dtype=dtype),
         ]
-        optimizer = make()
+        optimizer = optimizer()
         optimizer.build(variables)
-        if kernels:
-            use_kernels(optimizer)
 
     @tf.function
     def step(scale):
@@ -72,136 +70,79 @@ def train(make, kernels, strategy=None, dtype="float32", steps=4):
     return [np.array(v) for v in variables + optimizer.variables], operations
 
 
+def both(name, **options):
+    """Return the variables that our optimizer and Keras' lead to."""
+    libraries = (fused_optimizers, keras.optimizers)
+    return [train(partial(make, name, library), **options)[0] for library in libraries]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_kernels_move_all_variables_as_keras_does(name):
+def test_all_variables_move_as_those_of_keras_do(name):
     # Keras rounds its constants to float32 whatever the dtype.
-    written_out, _ = train(OPTIMIZERS[name], kernels=False, dtype="float64")
-    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, dtype="float64")
-    for a, b in zip(by_kernel, written_out, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    for ours, theirs in zip(*both(name, dtype="float64"), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "decayed"])
 def test_variables_in_half_precision_move_as_keras_moves_them(name, dtype):
     # In bfloat16 Adam's 0.999 is 1: a kernel would keep its second moment at 0.
-    written_out, _ = train(OPTIMIZERS[name], kernels=False, dtype=dtype)
-    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, dtype=dtype)
-    for a, b in zip(by_kernel, written_out, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for ours, theirs in zip(*both(name, dtype=dtype), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.multi_device
-@pytest.mark.parametrize("name", ["nesterov", "adamw"])
+@pytest.mark.parametrize("name", ["nesterov", "decayed"])
 def test_kernels_move_the_variables_of_every_replica(name):
-    strategy = partial(tf.distribute.MirroredStrategy, ["CPU:0", "CPU:1"])
-    written_out, _ = train(OPTIMIZERS[name], kernels=False, strategy=strategy())
-    by_kernel, _ = train(OPTIMIZERS[name], kernels=True, strategy=strategy())
-    for a, b in zip(by_kernel, written_out, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    results = []
+    for library in (fused_optimizers, keras.optimizers):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        results.append(train(partial(make, name, library), strategy)[0])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", WITH_KERNELS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_one_kernel_serves_where_the_equation_is_the_kernels(name):
-    _, operations = train(OPTIMIZERS[name], kernels=True)
+    _, operations = train(partial(make, name, fused_optimizers))
     used = {o for o in operations if o.startswith("ResourceApply")}
-    assert used == WITH_KERNELS[name]
-
-
-def test_an_update_of_the_users_own_is_left_alone():
-    class Halved(keras.optimizers.SGD):
-        def update_step(self, gradient, variable, learning_rate):
-            super().update_step(gradient / 2, variable, learning_rate)
-
-    half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
-    whole, _ = train(partial(keras.optimizers.SGD, 0.1), kernels=True, steps=1)
-    start = np.linspace(-1, 1, 5)
-    np.testing.assert_allclose(2 * (half[0] - start), whole[0] - start, atol=1e-6)
-
-
-def test_what_the_user_does_to_the_learning_rate_is_left_alone():
-    class Halved(keras.optimizers.SGD):
-        def _backend_update_step(self, grads, trainable_variables, learning_rate):
-            super()._backend_update_step(grads, trainable_variables, learning_rate / 2)
-
-    half, _ = train(partial(Halved, 0.1), kernels=True, steps=1)
-    whole, _ = train(partial(keras.optimizers.SGD, 0.05), kernels=True, steps=1)
-    np.testing.assert_allclose(half[0], whole[0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam"])
-@pytest.mark.parametrize("on_the_class", [True, False])
-def test_ones_own_way_to_assign_is_left_alone(name, on_the_class):
-    def make():
-        keras_class = type(OPTIMIZERS[name]())
-        written = []
-
-        def noting(method):
-            def assign(self, variable, value):
-                written.append(method)
-                getattr(keras_class, method)(self, variable, value)
-
-            return assign
-
-        own = {m: noting(m) for m in ("assign", "assign_add", "assign_sub")}
-        if on_the_class:
-            optimizer = type("Noting", (keras_class,), own).from_config(
-                OPTIMIZERS[name]().get_config()
-            )
-        else:
-            optimizer = OPTIMIZERS[name]()
-            for method, function in own.items():
-                setattr(optimizer, method, partial(function, optimizer))
-        made.append(written)
-        return optimizer
-
-    made = []
-    for kernels in (False, True):
-        train(make, kernels, steps=1)
-    assert made[1] == made[0] != []
-
-
-def test_asking_for_kernels_again_changes_nothing():
-    def make():
-        optimizer = OPTIMIZERS["adam"]()
-        use_kernels(optimizer)
-        return optimizer
-
-    once, _ = train(OPTIMIZERS["adam"], kernels=True)
-    twice, operations = train(make, kernels=True)
-    assert "ResourceApplyAdam" in operations
-    for a, b in zip(twice, once, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert used == OPTIMIZERS[name][2]
 
 
 @pytest.mark.parametrize("name", ["nesterov", "adam"])
 def test_rows_that_an_embedding_did_not_look_up_get_what_keras_gives_them(name):
     results = []
-    for kernels in (False, True):
+    for library in (fused_optimizers, keras.optimizers):
         table = keras.Variable(np.arange(6.0).reshape(3, 2))
-        optimizer = OPTIMIZERS[name]()
+        optimizer = make(name, library)
         optimizer.build([table])
-        if kernels:
-            use_kernels(optimizer)
         for _ in range(3):
             rows = tf.IndexedSlices(tf.ones((2, 2)), tf.constant([0, 2]), (3, 2))
             optimizer.apply([rows], [table])
         results.append([np.array(v) for v in [table, *optimizer.variables]])
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_scaled_losses_are_unscaled_before_the_kernels():
     results = []
-    for scaled in (False, True):
+    for scale in (1.0, 8.0):
         variable = keras.Variable([1.0, -2.0])
-        optimizer = inner = OPTIMIZERS["nesterov"]()
-        if scaled:
-            optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+        optimizer = make("nesterov", fused_optimizers)
+        if scale > 1:
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=scale
+            )
         optimizer.build([variable])
-        use_kernels(inner)
         for _ in range(3):
-            gradient = tf.constant([0.5, 0.25]) * (8.0 if scaled else 1.0)
-            optimizer.apply([gradient], [variable])
+            optimizer.apply([tf.constant([0.5, 0.25]) * scale], [variable])
         results.append(np.array(variable))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nesterov", "adam"])
+def test_an_optimizer_survives_serialization(name):
+    config = keras.optimizers.serialize(make(name, fused_optimizers))
+    again = keras.optimizers.deserialize(config)
+    assert type(again) is getattr(fused_optimizers, OPTIMIZERS[name][0])
+    assert again.get_config() == config["config"]

@@ -27,7 +27,8 @@ def compiled(model):
         # Rates that move the weights alike; an epsilon with which Adam's update is more
         # than the gradient's sign.
         keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
-        *(keras.optimizers.Adam(1e-4, epsilon=1e-3) for _ in range(2)),
+        feature_optimizer=keras.optimizers.Adam(1e-4, epsilon=1e-3),
+        discriminator_optimizer=keras.optimizers.Adam(1e-4, epsilon=1e-3),
         total_steps=100,
     )
     return model

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from reference_step_test import (
+from linear import (
     DECAYS,
     RATES,
     TEMPERATURE,
+    compile_options,
     linear_discriminator,
     linear_network,
     sigmoid,
@@ -191,11 +192,7 @@ def build(method, source):
 )
 def test_steps_of_every_method_equal_numpy_in_float64(method, source):
     model = build(method, source)
-    model.compile(
-        **{f"{role}_optimizer": tiny.sgd(rate) for role, rate in RATES.items()},
-        **{f"{role}_weight_decay": decay for role, decay in DECAYS.items()},
-        run_eagerly=True,
-    )
+    model.compile(**compile_options(), run_eagerly=True)
     if model.needs_pretraining:
         model.pretrain(tiny.dataset(), epochs=1, verbose=0)
     before = tiny.values(model.trainable_variables)

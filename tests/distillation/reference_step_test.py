@@ -5,38 +5,21 @@ positions, the map's mean is `m = x W`, logits are `z = m V + b`, and a discrimi
 `d = sigmoid(m u + c)`.
 """
 
-import keras
 import numpy as np
 import pytest
 import tiny
+from linear import (
+    DECAYS,
+    RATES,
+    TEMPERATURE,
+    compile_options,
+    linear_discriminator,
+    linear_network,
+    sigmoid,
+    softmax,
+)
 
 from afd_tf import OnlineDistiller
-
-RATES = {"logit": 0.3, "feature": 0.7, "discriminator": 0.5}
-DECAYS = {"logit": 0.02, "feature": 0.05, "discriminator": 0.03}
-TEMPERATURE = 3.0
-
-
-def linear_network():
-    inputs = keras.Input((6, 6, 2))
-    x = keras.layers.Conv2D(4, 1, use_bias=False, name="map")(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(tiny.CLASSES)(x))
-
-
-def linear_discriminator():
-    inputs = keras.Input((6, 6, 4))
-    x = keras.layers.GlobalAveragePooling2D()(inputs)
-    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
-
-
-def softmax(z):
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(s):
-    return 1 / (1 + np.exp(-s))
 
 
 class Reference:
@@ -108,11 +91,7 @@ def test_steps_with_coupled_decay_equal_numpy_in_float64(forward, count):
         forward=forward,
         discriminators=[linear_discriminator() for _ in range(count)],
     )
-    model.compile(
-        **{f"{role}_optimizer": tiny.sgd(rate) for role, rate in RATES.items()},
-        **{f"{role}_weight_decay": decay for role, decay in DECAYS.items()},
-        run_eagerly=True,
-    )
+    model.compile(**compile_options(), run_eagerly=True)
     reference = Reference(model)
     for seed in range(4):
         images, labels = tiny.batch(seed=seed)

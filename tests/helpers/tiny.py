@@ -57,11 +57,16 @@ def sgd(rate):
     return keras.optimizers.SGD(float(rate))
 
 
+def pair():
+    """Return a distiller of two equal networks, not compiled."""
+    return OnlineDistiller([network(), network()], afd())
+
+
 def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None, **kw):
     """Return a compiled distiller with plain SGD and no decay, run eagerly.
 
     Tracing a step takes longer than a few eager ones, and both give the same
-    weights, as `distiller_fit_test.py` shows.
+    weights, as `fit_test.py` shows.
     """
     networks = networks or [network(4), network(4)]
     method = afd() if method == "afd" else method
@@ -73,6 +78,12 @@ def distiller(networks=None, method="afd", rates=(0.1, 0.1, 0.1), compiled=None,
     return model
 
 
+def named(**compiled):
+    """Return a distiller of networks "a" and "b" that trains as `fit` does."""
+    compiled = {"run_eagerly": False, **compiled}
+    return distiller(names=["a", "b"], compiled=compiled)
+
+
 def of_method(method, normalization=False, **options):
     """Return a distiller of any method, a string, with what that method needs."""
     if method == "one":
@@ -81,6 +92,22 @@ def of_method(method, normalization=False, **options):
     if method == "kd":
         options["source"] = network(8)
     return distiller(networks, afd() if method == "afd" else method, **options)
+
+
+def optimizers(model):
+    """Return the optimizers of E1, E3 and E2."""
+    return [model.optimizer, model.feature_optimizer, model.discriminator_optimizer]
+
+
+class Rates(keras.callbacks.Callback):
+    """Record the learning rates of `optimizers` at each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.rates.append([float(o.learning_rate) for o in optimizers(self.model)])
 
 
 def values(variables):
@@ -123,8 +150,12 @@ def assert_two_devices_equal_one(make, rates=(0.1, 0.1, 0.1), momentum=0.0, **co
     for strategy in one_and_two_devices():
         with strategy.scope():
             model = make()
-        logit = keras.optimizers.SGD(rates[0], momentum=momentum)
-        model.compile(logit, *map(sgd, rates[1:]), **compiled)
+        model.compile(
+            keras.optimizers.SGD(rates[0], momentum=momentum),
+            feature_optimizer=sgd(rates[1]),
+            discriminator_optimizer=sgd(rates[2]),
+            **compiled,
+        )
         if model.needs_pretraining:
             model.pretrain(dataset(24), epochs=1, optimizer=sgd(0.1), verbose=0)
         model.fit(dataset(24), epochs=2, shuffle=False, verbose=0)

@@ -1,4 +1,4 @@
-"""Images, labels, weights and losses as users give them."""
+"""Images, labels and weights as users give them."""
 
 import warnings
 
@@ -8,18 +8,13 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from afd_tf.distillation import evaluation
-
-
-def named(**compiled):
-    compiled = {"run_eagerly": False, **compiled}
-    return tiny.distiller(names=["a", "b"], compiled=compiled)
+from afd_tf.distillation import inputs
 
 
 def test_sample_weights_in_a_column_weigh_examples_not_pairs():
     images, labels = tiny.batch()
     weight = np.arange(8, dtype="float32")
-    rows, columns = named(run_eagerly=True), named(run_eagerly=True)
+    rows, columns = tiny.named(run_eagerly=True), tiny.named(run_eagerly=True)
     columns.set_weights(rows.get_weights())
     for step in ("test_on_batch", "train_on_batch"):
         expected, got = (
@@ -31,25 +26,12 @@ def test_sample_weights_in_a_column_weigh_examples_not_pairs():
         rows.train_on_batch(images, labels, np.ones((8, 2), "float32"))
 
 
-def test_a_loss_of_ones_own_gives_one_value_per_example():
-    def per_example(labels, logits):
-        return keras.losses.sparse_categorical_crossentropy(labels, logits, True)
-
-    plain, own = named(run_eagerly=True), named(run_eagerly=True, loss=per_example)
-    own.set_weights(plain.get_weights())
-    results = [m.test_on_batch(*tiny.batch(), return_dict=True) for m in (plain, own)]
-    assert results[1] == pytest.approx(results[0], rel=1e-6)
-    mean = named(run_eagerly=True, loss=lambda y, z: tf.reduce_mean(per_example(y, z)))
-    with pytest.raises(ValueError, match=r"one value per example.*shape \(\)"):
-        mean.train_on_batch(*tiny.batch())
-
-
 @pytest.mark.parametrize(
     ("labels", "where"),
     [([0, 1, 3], "fit"), ([0, -1, 2], "evaluate"), ([0, 1, 9], "train_on_batch")],
 )
 def test_a_label_out_of_range_is_named(labels, where):
-    model = named()
+    model = tiny.named()
     images, _ = tiny.batch(3)
     wrong = next(label for label in labels if not 0 <= label < 3)
     with pytest.raises(ValueError, match=rf"\[0, 3\).*{wrong}"):
@@ -57,13 +39,13 @@ def test_a_label_out_of_range_is_named(labels, where):
 
 
 def test_images_of_another_shape_are_refused():
-    model = named()
+    model = tiny.named()
     with pytest.raises(ValueError, match=r"shape \(6, 6, 2\).*Received.*6, 6, 3"):
         model.fit(np.zeros((8, 6, 6, 3), "float32"), np.zeros(8), verbose=0)
 
 
 def test_images_whose_shape_the_pipeline_does_not_know_are_taken_if_they_fit():
-    model = named()
+    model = tiny.named()
     hidden = tf.data.Dataset.from_generator(
         lambda: zip(*tiny.batch(8), strict=True),
         output_signature=(
@@ -81,9 +63,9 @@ def test_integer_images_are_warned_of_unless_a_network_rescales_them():
     images = np.uint8(np.clip(images, 0, 1) * 255)
     with pytest.warns(UserWarning, match="Images are integers"):
         tiny.distiller(method="vanilla").train_on_batch(images, labels)
-    inputs = keras.Input((6, 6, 2))
-    outputs = tiny.network()(keras.layers.Rescaling(1 / 255)(inputs))
-    scaling = keras.Model(inputs, outputs)
+    pixels = keras.Input((6, 6, 2))
+    outputs = tiny.network()(keras.layers.Rescaling(1 / 255)(pixels))
+    scaling = keras.Model(pixels, outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluation.warn_of_raw_pixels(tf.constant(images), [scaling])
+        inputs.warn_of_raw_pixels(tf.constant(images), [scaling])

@@ -1,0 +1,170 @@
+"""Keras' `fit` around the step: ways to run it, callbacks, labels, devices."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from afd_tf import OnlineDistiller, methods
+
+
+def snapshot(model):
+    optimizers = [v for o in tiny.optimizers(model) for v in o.variables]
+    return tiny.values([*model.variables, *optimizers])
+
+
+def test_evaluate_and_predict_change_nothing_and_leave_training_on():
+    networks = [tiny.network(normalization=True) for _ in range(2)]
+    model = tiny.distiller(networks)
+    model.train_on_batch(*tiny.batch())
+    before = snapshot(model)
+    model.evaluate(tiny.dataset(20), verbose=0)
+    model.predict(tiny.dataset(20), verbose=0)
+    for b, a in zip(before, snapshot(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    means = []
+
+    class Mean(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            means.append(np.array(networks[0].get_layer("bn").moving_mean))
+
+    model.fit(
+        tiny.dataset(20),
+        validation_data=tiny.dataset(20),
+        epochs=2,
+        verbose=0,
+        callbacks=[Mean()],
+    )
+    assert not np.allclose(means[0], means[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    ids=str,
+)
+def test_every_way_to_run_the_step_gives_the_same_weights(arguments):
+    results = []
+    for compiled in ({}, arguments):
+        keras.utils.set_random_seed(1)
+        model = tiny.named(**compiled)
+        model.fit(tiny.dataset(16), epochs=2, shuffle=False, verbose=0)
+        results.append(snapshot(model))
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_same_seed_same_run_and_peers_of_one_architecture_differ():
+    runs = []
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(seed)
+        model = tiny.named()
+        start = [np.array(n.get_layer("conv").kernel) for n in model.networks]
+        assert not np.allclose(*start)
+        model.fit(tiny.dataset(16), epochs=1, verbose=0)
+        runs.append(snapshot(model))
+    for first, second in zip(runs[0], runs[1], strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert any(not np.array_equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+def test_class_weight_and_one_hot_labels_and_label_smoothing():
+    images, labels = tiny.batch()
+    one_hot = tf.one_hot(labels, 3)
+
+    def kernel(y, fit=None, **compiled):
+        keras.utils.set_random_seed(1)
+        model = tiny.named(**compiled)
+        model.fit(images, y, batch_size=8, verbose=0, shuffle=False, **(fit or {}))
+        return np.array(model.networks[0].get_layer("conv").kernel)
+
+    plain = kernel(labels)
+    np.testing.assert_allclose(kernel(one_hot), plain, atol=1e-6)
+    np.testing.assert_allclose(kernel(labels[:, None]), plain, atol=1e-6)
+    weighted = kernel(labels, {"class_weight": {0: 1.0, 1: 5.0, 2: 0.0}})
+    weights = np.array([1.0, 5.0, 0.0], "float32")[labels]
+    np.testing.assert_allclose(
+        kernel(labels, {"sample_weight": weights}), weighted, atol=1e-6
+    )
+    assert not np.allclose(weighted, plain, atol=1e-4)
+    smooth = kernel(labels, label_smoothing=0.2)
+    own = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    np.testing.assert_allclose(kernel(one_hot, loss=own), smooth, atol=1e-6)
+    named_loss = kernel(labels, loss="sparse_categorical_crossentropy")
+    np.testing.assert_allclose(named_loss, plain, atol=1e-6)
+
+
+def test_stock_callbacks_work(tmp_path):
+    callbacks = [
+        keras.callbacks.EarlyStopping(patience=1),
+        keras.callbacks.ReduceLROnPlateau(patience=1, factor=0.5, min_delta=100),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True),
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "tb"),
+        keras.callbacks.TerminateOnNaN(),
+    ]
+    model = OnlineDistiller([tiny.network(), tiny.network()], names=["a", "b"])
+    model.compile(logit_schedule=None)
+    model.fit(
+        tiny.dataset(20),
+        validation_data=tiny.dataset(20),
+        epochs=3,
+        verbose=2,
+        callbacks=callbacks,
+    )
+    assert "a_discriminator_accuracy" in (tmp_path / "log.csv").read_text()
+    assert float(model.optimizer.learning_rate) < 0.1
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize(
+    ("method", "forward"),
+    [
+        *((m, f) for m in ("afd", "l1_kd", "dml") for f in ("shared", "fresh")),
+        ("l2", "shared"),
+        ("at_kd", "shared"),
+        ("ft", "shared"),
+    ],
+)
+def test_two_devices_give_the_weights_of_one(method, forward):
+    results = []
+    devices = [f"/cpu:{i}" for i in range(2)]
+    options = {"discriminator_normalization": "none"} if method == "afd" else {}
+    for strategy in (
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        tf.distribute.MirroredStrategy(devices),
+    ):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            networks = [
+                tiny.network(4, kernel_regularizer=keras.regularizers.L2(0.01)),
+                tiny.network(6),
+            ]
+            model = OnlineDistiller(
+                networks,
+                methods.get(method, **options),
+                names=["a", "b"],
+                forward=forward,
+            )
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            feature_optimizer=tiny.sgd(0.1),
+            discriminator_optimizer=tiny.sgd(0.1),
+            weight_decay="coupled",
+        )
+        history = model.fit(
+            tiny.dataset(24),
+            validation_data=tiny.dataset(21),
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+        )
+        results.append(([np.array(v) for v in model.variables], history.history))
+    for one, two in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+    for key, values in results[0][1].items():
+        if "ratio" not in key:  # a mean of the replicas' own norms
+            np.testing.assert_allclose(results[1][1][key], values, 1e-3, err_msg=key)
