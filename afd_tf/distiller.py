@@ -125,10 +125,7 @@ class OnlineDistiller(DistributedModel):
         super().__init__(name=name, **kwargs)
         # Not tracked by Keras, which saves what it tracks: taps share layers.
         self._exchange = exchange
-        self._own_layers = {
-            "transfers": transfers and list(transfers),
-            "discriminators": discriminators and list(discriminators),
-        }
+        self._layers_given = (transfers is not None, discriminators is not None)
         self.method = exchange.method
         self.topology = exchange.topology
         self.kl_topology = kl_topology
@@ -161,24 +158,17 @@ class OnlineDistiller(DistributedModel):
         self.built = True
 
     def _scalar(self, name, dtype):
-        return self.add_weight(
-            name=name,
-            dtype=dtype,
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        options = {"trainable": False, "aggregation": "only_first_replica"}
+        return self.add_weight((), "zeros", dtype, name=name, **options)
 
     @property
     def taps(self):
-        """The networks' taps, a tuple of `afd_tf.networks.Tapped`.
-
-        A method that needs no maps has none; they are made here when asked for.
-        """
-        if not self._exchange.taps:
-            pairs = zip(self.networks, self._exchange.tap_layers, strict=False)
-            return tuple(tap_network(network, layer) for network, layer in pairs)
-        return self._exchange.taps
+        """The networks' taps, a tuple of `afd_tf.networks.Tapped`."""
+        if self._exchange.taps:
+            return self._exchange.taps
+        # A method that needs no maps has none: made for whoever asks.
+        pairs = zip(self.networks, self._exchange.tap_layers, strict=False)
+        return tuple(tap_network(network, layer) for network, layer in pairs)
 
     @property
     def phases(self):
@@ -309,20 +299,12 @@ class OnlineDistiller(DistributedModel):
             jit_compile=jit_compile,
         )
         with self.distribute_strategy.scope():
+            fresh, before = self.forward == "fresh", self._step
             step = build_step(
-                self._exchange,
-                options,
-                self._loss_weights,
-                fresh=self.forward == "fresh",
-                before=self._step,
+                self._exchange, options, self._loss_weights, fresh, before
             )
             check_variables(self.trainable_variables, step.phases)
-            meters = Meters(
-                self._exchange,
-                self.ensemble,
-                step.objectives.classification_loss,
-                metrics,
-            )
+            meters = Meters(step.objectives, self.ensemble, metrics)
             super().compile(
                 optimizer=step.phases.logit.optimizer,
                 run_eagerly=run_eagerly,
@@ -358,7 +340,7 @@ class OnlineDistiller(DistributedModel):
         for phase in self._step.phases:
             phase.set_learning_rate(step - self.first_step, self.total_steps)
         ratio_due = self._meters.ratio_due(step, self._options.gradient_ratio_every)
-        logits, values = self._step(batch, step, ratio_due)
+        logits, values = self._step.update(batch, step, ratio_due)
         self.trained_steps.assign_add(1)
         self._meters.update_train(batch, logits, values)
         return self.get_metrics_result()
@@ -390,7 +372,6 @@ class OnlineDistiller(DistributedModel):
         *,
         shuffle=True,
         initial_epoch=0,
-        initial_step=0,
         **arguments,
     ):
         """Train as `keras.Model.fit` does, with its arguments.
@@ -418,7 +399,6 @@ class OnlineDistiller(DistributedModel):
                 callbacks=with_own(callbacks, length, self._meters.specs, verbose),
                 shuffle=shuffle and inputs.can_shuffle(x),
                 initial_epoch=initial_epoch,
-                initial_step=initial_step,
                 **arguments,
             )
 
@@ -480,15 +460,8 @@ class OnlineDistiller(DistributedModel):
                 f"Method '{self.method.name}' has nothing to train beforehand{without}."
                 " Received: a call of `pretrain`. Call `fit` at once."
             )
-        history, steps = pretrain(
-            self._exchange,
-            self.distribute_strategy,
-            x,
-            epochs,
-            optimizer,
-            callbacks,
-            verbose,
-        )
+        given = (x, epochs, optimizer, callbacks, verbose)
+        history, steps = pretrain(self._exchange, self.distribute_strategy, *given)
         self.pretrained_steps.assign_add(steps)
         return history
 
@@ -504,33 +477,33 @@ class OnlineDistiller(DistributedModel):
     def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
         """Print networks, taps, the layers between them and the optimizers."""
         del line_length, positions, kwargs
-        temperature = float(ops.convert_to_numpy(self.temperature))
-        settings = f"forward {self.forward}, temperature {temperature:g}"
+        settings = f"forward {self.forward}, temperature {_float(self.temperature):g}"
         text = summarize(self.name, self._exchange, settings, self.phases or ())
         (print_fn or print)(text)
 
     def get_config(self):
-        exchange = self._exchange
-        branched = exchange.branched is not None
+        exchange, given = self._exchange, self._layers_given
+        networks = self.networks[:1] if exchange.branched else self.networks
         taps = [t.layer_name for t in exchange.taps] or list(exchange.tap_layers)
         if exchange.taps and exchange.source is not None:
             tap = exchange.source.tap
             taps.append(tap and tap.layer_name)
         config = {
-            "networks": list(self.networks[:1] if branched else self.networks),
+            "networks": list(networks),
             "method": self.method,
             "topology": self.topology,
             "source": self.source,
             "tap": taps,
             "names": list(self.network_names),
-            "temperature": float(ops.convert_to_numpy(self.temperature)),
-            "kl_weight": float(ops.convert_to_numpy(self.kl_weight)),
-            "feature_weight": float(ops.convert_to_numpy(self.feature_weight)),
+            "temperature": _float(self.temperature),
+            "kl_weight": _float(self.kl_weight),
+            "feature_weight": _float(self.feature_weight),
             "kl_topology": self.kl_topology,
             "forward": self.forward,
             "ensemble": self.ensemble,
             "checkpointing": self.checkpointing,
-            **self._own_layers,
+            "transfers": list(exchange.transfers) if given[0] else None,
+            "discriminators": list(self.discriminators) if given[1] else None,
         }
         return {
             "name": self.name,
@@ -546,3 +519,7 @@ class OnlineDistiller(DistributedModel):
                 for k, v in config.items()
             }
         )
+
+
+def _float(variable):
+    return float(ops.convert_to_numpy(variable))

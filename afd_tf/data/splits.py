@@ -163,7 +163,7 @@ def sha256(*parts):
         if isinstance(part, str):
             part = part.encode()
         elif isinstance(part, np.ndarray):
-            part = memoryview(np.ascontiguousarray(part))
+            part = np.ascontiguousarray(part).tobytes()
         digest.update(part)
     return digest.hexdigest()
 

@@ -7,17 +7,22 @@ kernels compute the same equations on the same optimizer variables; decoupled de
 clipping, averaging of weights, accumulation and reduction over replicas stay Keras'.
 """
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 
-class _Fused:
+class _Fused(keras.optimizers.Optimizer):
     """An optimizer whose update of a variable is one kernel.
 
     Variables in half precision are updated as Keras does: constants close to 1 or to 0
     are lost when a kernel takes them in such a dtype. So are all variables where
     gradients are accumulated: Keras calls such an update with symbols as well.
     """
+
+    _scalars: Callable
+    _apply_kernel: Callable
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not self.gradient_accumulation_steps and self._has_kernel():
@@ -38,7 +43,7 @@ class _Fused:
             scalars = [tf.cast(scalar, dtype) for scalar in learning_rate]
             self._apply_kernel(tf.cast(gradient, dtype), variable, *scalars)
 
-    def _has_kernel(self):
+    def _has_kernel(self) -> bool:
         return True
 
 

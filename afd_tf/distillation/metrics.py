@@ -127,18 +127,18 @@ class Meters:
     """All metrics of a compiled distiller.
 
     Args:
-        exchange: Exchange.
+        objectives: Objectives.
         ensemble: "probabilities" or "logits", see `OnlineDistiller`.
-        classification_loss: function `(labels, logits) -> (batch,)`.
         user_metrics: list of keras metrics or their names, or None.
 
     Attributes:
         specs: tuple of MetricSpec, in the order of the logs.
     """
 
-    def __init__(self, exchange, ensemble, classification_loss, user_metrics=None):
+    def __init__(self, objectives, ensemble, user_metrics=None):
+        exchange = objectives.exchange
         self._names, self._ensemble = exchange.names, ensemble
-        self._classification_loss = classification_loss
+        self._classification_loss = objectives.classification_loss
         declared = declare(exchange.names, exchange.method)
         self._train, self._test = (
             StepMetrics(

@@ -57,7 +57,7 @@ class TrainStep:
     fresh: bool
     placebo: keras.random.SeedGenerator | None
 
-    def __call__(self, batch, step, ratio_due):
+    def update(self, batch, step, ratio_due):
         """Update everything once.
 
         Args:

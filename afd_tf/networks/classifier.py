@@ -63,8 +63,8 @@ def _image_shape(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
     else:
         # Of a model without a graph Keras keeps the shape that it was built with.
-        shape = (model.get_build_config() or {}).get("input_shape")
-        alone = isinstance(shape, tuple | list) and not keras.tree.is_nested(shape[0])
+        shape = (model.get_build_config() or {}).get("input_shape") or ()
+        alone = bool(shape) and not keras.tree.is_nested(shape[0])
         shapes = [tuple(shape)] if alone else []
     if len(shapes) != 1:
         raise _not_one(model, "inputs", shapes)

@@ -73,7 +73,7 @@ class Tapped:
         return {id(v) for layer in self._extractor_layers for v in layer.variables}
 
 
-def tap(model, layer=None, checkpointing=False):
+def tap(model, layer=None, checkpointing: bool | int = False):
     """Lay open a feature map of a classifier.
 
     Args:
