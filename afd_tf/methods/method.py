@@ -142,9 +142,9 @@ class Method:
 
         Returns:
             dict: "kl", "maps" (a feature-map-based loss), "feature_update" (an update
-            of its own for it), "discriminators", "source": bool; "branches": int or
-            None; "objective": str or None, methods of one objective have one set of
-            options.
+            of its own for it), "discriminators": bool; "source": bool, or None where
+            the method refuses one; "branches": int or None; "objective": str or None,
+            methods of one objective have one set of options.
         """
         feature = self.feature
         return {
@@ -152,7 +152,7 @@ class Method:
             "maps": feature is not None,
             "feature_update": feature is not None and not feature.joins_logit_loss,
             "discriminators": self.adversarial,
-            "source": with_source,
+            "source": None if self.frozen_source == "refused" else with_source,
             "branches": self.branches,
             "objective": type(feature).__name__ if feature else None,
         }
