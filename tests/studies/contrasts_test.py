@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import reproduce as tool
 from reproducing import results, write_finished
-from reproduction import contrasts, study
 from scipy import stats
+
+from reproduction import contrasts, study
 
 
 def runs(**networks):

@@ -7,6 +7,7 @@ import reproduce
 from privileges import without_privileges
 from reproducing import reproduce as start
 from reproducing import results, write_run
+
 from reproduction import execution
 from reproduction.cells import paper_cells
 from reproduction.runs import Run

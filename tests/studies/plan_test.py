@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from reproducing import results, write_finished
-from reproduction import cells, study
-from reproduction.runs import Run, seconds_left
 
 from afd_tf import config, methods, training
+from reproduction import cells, study
+from reproduction.runs import Run, seconds_left
 
 ROOT = Path(training.__file__).parents[2]
 PAPER = sorted((ROOT / "gin" / "paper").glob("*.gin"))

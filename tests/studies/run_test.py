@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import reproduce as tool
 from reproducing import interrupt, reproduce, results, wait_for, write_finished
+
+from afd_tf import training
 from reproduction import execution, verification
 from reproduction.cells import Cell
 from reproduction.runs import Run
 from reproduction.study import Study
-
-from afd_tf import training
 
 ROOT = Path(training.__file__).parents[2]
 # In place of `afd-train` where only the handling of processes matters.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import reproduce
 from reproducing import results, write_finished, write_run
+
 from reproduction import cells, execution, similarity
 from reproduction.cells import Cell
 from reproduction.runs import Run

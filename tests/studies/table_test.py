@@ -9,11 +9,11 @@ import pytest
 from prepared_sets import prepare
 from reproducing import interrupt, reproduce, write_run
 from reproducing import results as finished_results
-from reproduction import cells
-from reproduction.runs import Run
 
 from afd_tf.cli import results
 from afd_tf.results.comparison import compare
+from reproduction import cells
+from reproduction.runs import Run
 
 CELLS = {
     "resnet8_wrn10_2_vanilla": ["resnet8", "wrn10_2"],

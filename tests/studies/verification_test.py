@@ -5,6 +5,7 @@ import signal
 import pytest
 import reproduce
 from reproducing import results, write_finished
+
 from reproduction import execution, verification
 
 
