@@ -1,6 +1,8 @@
 """Small files of finished runs, as training writes them."""
 
+import ast
 import json
+from pathlib import Path
 
 from afd_tf import methods
 from afd_tf.runs.run_directory import SCHEMA
@@ -89,3 +91,10 @@ def write_seeds(folder, method, accuracies, **options):
     for seed, accuracy in enumerate(accuracies):
         path = folder / method / f"seed_{seed}"
         write_seed(path, accuracy, method, seed, **options)
+
+
+def read(files, params=()):
+    """Read `setting = value` lines, as a study is handed a function that does."""
+    lines = [line for file in files for line in Path(file).read_text().splitlines()]
+    pairs = [line.split(" = ") for line in [*lines, *params] if " = " in line]
+    return {key: ast.literal_eval(value) for key, value in pairs}
