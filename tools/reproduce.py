@@ -23,21 +23,17 @@ from pathlib import Path
 
 import afd_launcher  # noqa: F401 - TensorFlow waits
 from afd_tf.cli import command
+from afd_tf.errors import invalid
+from afd_tf.results.comparison import BASELINES
+from afd_tf.studies.execution import Stopped, stopping
+from afd_tf.studies.runs import Run
+from afd_tf.studies.study import Study
+from afd_tf.studies.verification import find_run, is_deterministic, verify
+from afd_tf.studies.workflow import complete, complete_study, print_failed
+from reproduction import similarity
+from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells, read_settings
 
-command.import_tensorflow()  # before what imports it with its start-up notes
-
-from reproduction import contrasts, similarity
-from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells
-from reproduction.execution import ROOT, Execution, Stopped, stopping
-from reproduction.runs import Run, seconds_left
-from reproduction.study import Study
-from reproduction.verification import find_run, is_deterministic, verify
-
-from afd_tf.data.readers.tfds import data_root, find_prepared
-from afd_tf.results.comparison import BASELINES, compare
-from afd_tf.results.tables import text
-from afd_tf.text import as_table, counted, duration
-
+ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "cifar100_reduced"
 
 
@@ -46,6 +42,10 @@ def main(argv=None):
     parser = _parser()
     options = parser.parse_args(argv)
     _check_flags(parser, options)
+    command.import_tensorflow()  # before what imports it with its start-up notes
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in path:  # runs are processes of this checkout
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, path)])
     if options.data_dir:
         # By the environment, so that no record holds a path of this machine.
         os.environ["AFD_TFDS_DIR"] = str(Path(options.data_dir).expanduser().resolve())
@@ -60,10 +60,10 @@ def main(argv=None):
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
-        given = sys.argv[1:] if argv is None else argv
-        again = shlex.join(["tools/reproduce", *given])
-        what = "Nothing is kept. Begin" if options.verify else "Continue"
-        print(f"\nStopped. {what} with: {again}", file=sys.stderr)
+        arguments = sys.argv[1:] if argv is None else argv
+        again = shlex.join(["tools/reproduce", *arguments])
+        advice = "Nothing is kept. Begin" if options.verify else "Continue"
+        print(f"\nStopped. {advice} with: {again}", file=sys.stderr)
         return 128 + stop.signal
 
 
@@ -73,19 +73,19 @@ def _parser():
         description=__doc__.split("\n\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", type=int, help="number of a table of the paper")
-    what.add_argument(
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--table", type=int, help="number of a table of the paper")
+    mode.add_argument(
         "--study",
         nargs="?",
         const=str(STUDY),
-        type=_given,
+        type=_path,
         help="a study's folder; default: studies/cifar100_reduced",
     )
-    what.add_argument(
+    mode.add_argument(
         "--verify",
         metavar="RUN",
-        type=_given,
+        type=_path,
         help="a finished run or its cell: run it again",
     )
     parser.add_argument(
@@ -94,7 +94,7 @@ def _parser():
     parser.add_argument(
         "--gin_file",
         action="append",
-        type=_given,
+        type=_path,
         help="with --table, a file after those of each cell, which makes other cells "
         "of them, e.g. protocols/decay_5e-4; may be repeated",
     )
@@ -104,11 +104,11 @@ def _parser():
     parser.add_argument("--scale", choices=SCALES, help="with --table; default: paper")
     parser.add_argument("--jobs", type=_positive, help="runs at a time; default: 1")
     parser.add_argument(
-        "--data_dir", type=_given, help="where the data sets are prepared"
+        "--data_dir", type=_path, help="where the data sets are prepared"
     )
     parser.add_argument(
         "--output",
-        type=_given,
+        type=_path,
         help="folder of the runs; default: runs/paper, runs/reduced or runs/<study>",
     )
     parser.add_argument(
@@ -119,15 +119,15 @@ def _parser():
 
 
 def _check_flags(parser, options):
-    """Refuse flags that would not be heard, then set what --table's are by default."""
+    """Refuse flags that have no effect, then set what --table's are by default."""
     table = ("cells", "gin_file", "seeds", "scale")
-    unheard = {
+    without_effect = {
         "table": (),
         "study": table,
         "verify": (*table, "jobs", "epochs", "plan"),
     }
-    [mode] = [name for name in unheard if getattr(options, name) is not None]
-    for name in unheard[mode]:
+    [mode] = [name for name in without_effect if getattr(options, name) is not None]
+    for name in without_effect[mode]:
         if getattr(options, name) not in (None, False):
             parser.error(f"--{name} has no meaning with --{mode}: leave it out")
     options.seeds = options.seeds or 5
@@ -135,7 +135,7 @@ def _check_flags(parser, options):
     options.jobs = options.jobs or 1
 
 
-def _given(text):
+def _path(text):
     """Take a path; an empty one, such as a shell's unset variable, would be lost."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, received an empty one")
@@ -160,9 +160,10 @@ def _folder(options, default):
     above = (output, *output.absolute().parents)
     nearest = next(path for path in above if os.path.lexists(path))
     if not nearest.is_dir():
-        raise ValueError(
-            "Invalid value for argument `output`. Expected a folder, or one to make. "
-            f"Received: output={str(output)!r}, where {nearest} is no folder."
+        raise invalid(
+            "output",
+            "a folder, or one to make",
+            received=f"output={str(output)!r}, where {nearest} is no folder",
         )
     return output
 
@@ -177,103 +178,20 @@ def _table(options):
         cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
     output = _folder(options, options.scale)
     runs = [Run(cell, s, output) for s in range(options.seeds) for cell in cells]
-    status = _execute(runs, options, over=OVER.get(options.table, BASELINES))
+    over = OVER.get(options.table, BASELINES)
+    status = complete(runs, options.jobs, plan=options.plan, over=over)
     if options.table == SIMILARITY and not options.plan:
         failed = similarity.analyse(runs)
         print(f"\nSimilarity of maps:\n\n{similarity.table(runs)}")
-        _say_failed(failed)
+        print_failed(failed)
         return 1 if failed else status
     return status
 
 
 def _study(options):
     output = _folder(options, Path(options.study).resolve().name)
-    study = Study(options.study, output, options.epochs)
-    tuning = study.tuning_runs()
-    chosen = study.choose(write=not options.plan)
-    if options.plan:
-        return _execute([*tuning, *study.final_runs(chosen)], options)
-    failed = {}
-    if len(chosen) < len(study.tuning["cells"]):
-        print("Tuning, on held-out images, and what is chosen already:", flush=True)
-        failed = _do([*tuning, *study.final_runs(chosen)], options)
-        chosen = study.choose()
-    for name, choice in chosen.items():
-        print(f"{name}: {choice['parameters'][0]} = {choice['value']}")
-    for name in study.without_choice(chosen):
-        failed[name] = "a run that its value would be chosen by failed"
-    if study.tuning["cells"]:
-        print("\nFinal runs:", flush=True)
-    runs = study.final_runs(chosen)
-    status = _execute(runs, options, failed, study.over)
-    accuracies = contrasts.of_runs(runs)
-    for title, pairs in (
-        ("Planned contrasts", study.contrasts),
-        ("Exploratory contrasts, not corrected", study.exploratory),
-    ):
-        if found := contrasts.estimate(accuracies, pairs):
-            corrected = pairs is study.contrasts
-            print(f"\n{title}, pooled error:\n{contrasts.table(found, corrected)}")
-    return status
-
-
-def _execute(runs, options, failed=(), over=BASELINES):
-    """Print the plan, do it, end in a table; return the exit status."""
-    if options.plan:
-        _print_plan(runs, options.jobs)
-        try:
-            _check_data(runs)
-        except ValueError as error:
-            print(f"\nNot yet: {error}")
-        return 0
-    failed = {**dict(failed), **_do(runs, options)}
-    finished = [run.kept for run in runs if run.finished]
-    # A cell that failed is no baseline.
-    known = {*BASELINES}
-    for cell in (run.cell for run in runs if run.finished):
-        known |= {cell.name, cell.setting("method")}
-    over = [name for name in over if name in known]
-    print(f"\n{text(compare(finished, over)) if finished else 'No run is finished.'}")
-    _say_failed(failed)
-    return 1 if failed else 0
-
-
-def _say_failed(failed):
-    for name, reason in failed.items():
-        print(f"{name} failed: {reason}", file=sys.stderr)
-
-
-def _do(runs, options):
-    _print_plan(runs, options.jobs)
-    _check_data(runs)
-    return Execution(runs, options.jobs).execute()
-
-
-def _check_data(runs):
-    """Say before the first run which data set is not prepared."""
-    wanted = {run.cell.setting("dataset") for run in runs if not run.finished}
-    root = data_root(None)
-    for name in sorted(filter(None, wanted)):
-        known = name in ("digits", "image_folder") or os.sep in name
-        if not known and find_prepared(root, name, None, None) is None:
-            raise ValueError(
-                "Invalid value for argument `data_dir`. Expected the folder in which "
-                f"tensorflow-datasets has prepared {name!r}. Received: {root!r}. "
-                "A first `afd-train` with --gin_param='load_data.download = True' "
-                "downloads and prepares what its owner lets it."
-            )
-
-
-def _print_plan(runs, jobs):
-    for run in runs:
-        run.check_settings()
-    rows = [["run", "status"], *([run.name, run.status()] for run in runs)]
-    seconds = seconds_left(runs, jobs)
-    left = "not known before an epoch is done" if seconds is None else duration(seconds)
-    print(
-        f"{as_table(rows)}\n{counted(len(runs), 'run')}, time left: {left}\n",
-        flush=True,
-    )
+    study = Study(options.study, output, read_settings, options.epochs)
+    return complete_study(study, options.jobs, options.plan)
 
 
 def _verify(options):
@@ -281,17 +199,17 @@ def _verify(options):
     folders = [*studies, _output(options, "reduced"), _output(options, "paper")]
     run = find_run(options.verify, folders)
     print(f"Running {run} again.", flush=True)
-    if not is_deterministic(run):
+    if not is_deterministic(run, read_settings):
         print(
             "It was not deterministic (train.deterministic = False): expect last "
             "digits to differ, and accuracies as between two seeds.",
             flush=True,
         )
-    found = verify(run)
-    for difference in found:
+    differences = verify(run, read_settings)
+    for difference in differences:
         print(difference)
-    print(f"{run}: {'differs' if found else 'the same to the bit'}.")
-    return 1 if found else 0
+    print(f"{run}: {'differs' if differences else 'the same to the bit'}.")
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

@@ -158,16 +158,16 @@ class Method:
 
         Returns:
             dict: "kl", "maps" (a feature-map-based loss), "feature_update" (an update
-            of its own for it), "discriminators", "source": bool; "branches": int or
-            None; "objective": str or None, methods of one objective have one set of
-            options.
+            of its own for it), "discriminators": bool; "source": bool, or None where
+            the method refuses one; "branches": int or None; "objective": str or None,
+            methods of one objective have one set of options.
         """
         return {
             "kl": self.kl,
             "maps": self.feature is not None,
             "feature_update": self.feature_update,
             "discriminators": self.adversarial,
-            "source": with_source,
+            "source": None if self.frozen_source == "refused" else with_source,
             "branches": self.branches,
             "objective": type(self.feature).__name__ if self.feature else None,
         }

@@ -1,9 +1,9 @@
-"""A comparison as a chart."""
+"""Chart of a comparison."""
 
 from pathlib import Path
 
-from afd_tf.results.comparison import SUMMARIES
-from afd_tf.results.formatting import short_labels
+from afd_tf.errors import invalid
+from afd_tf.results.finished_runs import SUMMARIES, short_labels
 from afd_tf.results.statistics import mean_and_deviation
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -16,10 +16,8 @@ def check_path(path):
         ValueError: if not.
     """
     if Path(path).suffix not in SUFFIXES:
-        raise ValueError(
-            "Invalid value for argument `chart`. Expected a file that ends in one of "
-            f"{', '.join(SUFFIXES)}. Received: chart={str(path)!r}."
-        )
+        endings = ", ".join(SUFFIXES)
+        raise invalid("chart", f"a file that ends in one of {endings}", str(path))
 
 
 def draw(comparison, path):
@@ -51,16 +49,18 @@ def figure(comparison):
     try:
         from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(
-            "Invalid value for argument `chart`. Expected an installation with the "
-            'optional requirements [plot], `pip install "afd_tf[plot]"`. Received: '
-            f"none ({error})."
+        raise invalid(
+            "chart",
+            "an installation with the optional requirements [plot], "
+            '`pip install "afd_tf[plot]"`',
+            received=f"none ({error})",
         ) from error
     if len(comparison.tables) != 1:
-        raise ValueError(
-            "Invalid value for argument `chart`. Expected runs of one protocol. "
-            f"Received: {len(comparison.tables)} of them, see the tables without "
-            "--chart. Name the folders of one protocol's runs alone."
+        raise invalid(
+            "chart",
+            "runs of one protocol",
+            received=f"{len(comparison.tables)} of them",
+            hint="Without --chart the tables show them: name the folders of one.",
         )
     [(description, rows)] = comparison.tables
     # The networks first, in the order in which they come.

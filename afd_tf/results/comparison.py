@@ -1,11 +1,11 @@
-"""Runs put side by side: same protocol together, same configuration over its seeds.
+"""Comparison of runs: one table per protocol, one row per configuration and network.
 
 Runs of different protocols (see `protocol.py`) are shown apart, never in one table.
 """
 
 from typing import NamedTuple
 
-from afd_tf.errors import nearest
+from afd_tf.errors import invalid, nearest
 from afd_tf.results import paper_values
 from afd_tf.results.finished_runs import (
     SUMMARIES,
@@ -13,9 +13,9 @@ from afd_tf.results.finished_runs import (
     differing,
     finished_runs,
     grouped,
+    short_labels,
 )
-from afd_tf.results.formatting import short_labels
-from afd_tf.results.protocol import describe, unequal_settings, with_data
+from afd_tf.results.protocol import describe, unequal_settings
 from afd_tf.results.statistics import gain
 
 # What gains are over, unless told.
@@ -92,11 +92,11 @@ def compare(paths, over=BASELINES):
     """
     over = tuple(over)
     remarks = []
-    groups = configurations(with_data(finished_runs(paths, remarks), remarks), remarks)
+    groups = configurations(finished_runs(paths, remarks), remarks)
     _check_baselines(over, groups)
-    there = {each for group in groups for each in (group.name, group.method)}
+    names = {each for group in groups for each in (group.name, group.method)}
     if over != BASELINES:  # nobody asked for those
-        remarks += [f"No gain over {n}: no run is one." for n in over if n not in there]
+        remarks += [f"No gain over {n}: no run is one." for n in over if n not in names]
     by_protocol = grouped(groups, lambda group: group.protocol)
     tables = [
         (describe(together[0].runs[0]), _rows(together, over, remarks))
@@ -117,10 +117,11 @@ def _check_baselines(over, groups):
     known |= dict.fromkeys(group.method for group in groups)
     for name in over:
         if groups and name not in known:
-            raise ValueError(
-                "Invalid value for argument `over`. Expected names of configurations "
-                f"or methods among {', '.join(known)}. Received: over={name!r}."
-                f"{nearest(name, known)}"
+            raise invalid(
+                "over",
+                f"names of configurations or methods among {', '.join(known)}",
+                name,
+                hint=nearest(name, known).strip(),
             )
 
 
@@ -189,9 +190,9 @@ def _gains(group, what, groups, over, remarks):
     return found, differences
 
 
-def _candidates(name, group, what, groups):
-    """Find baselines: of the same networks, or where the network learns alone."""
+def _candidates(name, group, network, groups):
+    """Find baselines: of the same networks, or where the network has no peers."""
     every = [other for other in groups if other.name == name]
     every = every or [other for other in groups if other.method == name]
     same = [other for other in every if list(other.networks) == list(group.networks)]
-    return same or [o for o in every if o.learns_apart and what in o.networks]
+    return same or [o for o in every if o.independent and network in o.networks]

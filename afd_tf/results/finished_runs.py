@@ -1,5 +1,6 @@
-"""Finished runs, read for comparison and put together: seeds of one configuration."""
+"""Finished runs, read from their directories and grouped by configuration."""
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,6 @@ IMMATERIAL = (
     "train.deterministic",
     "train.evaluate_every",
     "train.steps_per_execution",
-    "load_data.cache_dir",
     "load_data.memory_limit",
     "load_data.download",
     "OnlineDistiller.checkpointing",
@@ -42,6 +42,12 @@ class Run(NamedTuple):
     path: Path
     results: dict
     settings: dict
+
+    @property
+    def peers(self):
+        """Whether its networks learn from each other."""
+        parts = self.results["parts"]
+        return (parts["kl"] or parts["maps"]) and not parts["source"]
 
 
 class Group:
@@ -68,10 +74,9 @@ class Group:
         self.networks = runs[0].results["networks"]
 
     @property
-    def learns_apart(self):
+    def independent(self):
         """Whether a network is the same whatever other networks are beside it."""
-        alone = self.method == "vanilla"
-        return alone or self.method == "kd" or "train.source" in self.runs[0].settings
+        return not self.runs[0].peers
 
     @property
     def seeds(self):
@@ -101,8 +106,8 @@ def finished_runs(paths, remarks):
     """
     distinct = {}
     for path in map(Path, paths):
-        for found in _run_directories(path):
-            distinct.setdefault(found.expanduser().resolve(), found)
+        for folder in _run_directories(path):
+            distinct.setdefault(folder.expanduser().resolve(), folder)
     runs = []
     for path in distinct.values():
         run = RunDirectory(path)
@@ -194,9 +199,8 @@ def _identity(run):
     """Return all in which seeds of one configuration agree, a dict of text."""
     # Networks have to be the same where a file was changed by hand, too.
     networks = " and ".join(run.results["networks"])
-    # Each replica normalises with the statistics of its own part of a batch. Older
-    # results do not say how many there were.
-    replicas = str(run.results.get("replicas", 1))
+    # Each replica normalises with the statistics of its own part of a batch.
+    replicas = str(run.results["replicas"])
     found = {**run.settings, **protocol(run)}
     return {**found, "the networks": networks, "the number of replicas": replicas}
 
@@ -237,3 +241,12 @@ def _label(paths, shared):
         return str(folder / f"seed_{seeds}"), folder.name
     label = str(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
     return label, Path(label).name
+
+
+def short_labels(labels):
+    """Return what is left of each label without the folder that they have in common."""
+    try:
+        folder = os.path.commonpath([Path(label).parent for label in labels])
+    except ValueError:  # absolute and relative ones
+        return {label: label for label in labels}
+    return {label: str(Path(label).relative_to(folder)) for label in labels}

@@ -1,4 +1,4 @@
-"""What the paper reports for a configuration, as far as it is known."""
+"""Accuracies that the paper reports, for runs of its configurations."""
 
 import ast
 import functools

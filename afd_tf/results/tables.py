@@ -3,7 +3,7 @@
 import csv
 import io
 
-from afd_tf.results.formatting import gain_text, percent, short_labels
+from afd_tf.results.finished_runs import short_labels
 from afd_tf.results.statistics import mean_and_deviation
 from afd_tf.text import as_table, printable
 
@@ -11,6 +11,25 @@ from afd_tf.text import as_table, printable
 _LONGEST = 80
 # Columns of CSV.
 _OF_A_GAIN = ("gain", "low", "high", "p", "pairs", "differs")
+
+
+def percent(fractions):
+    """Write fractions in percent: one value, or mean +- sample standard deviation."""
+    mean, deviation = mean_and_deviation(fractions)
+    if deviation is None:
+        return f"{100 * mean:.2f}"
+    return f"{100 * mean:.2f} +- {100 * deviation:.2f}"
+
+
+def gain_text(gain):
+    """Write `+1.20 [+0.31, +2.09] p=0.019`, in percent; None is an empty text."""
+    if gain is None:
+        return ""
+    words = [f"{100 * gain.mean:+.2f}"]
+    if gain.p is not None:
+        words.append(f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
+        words.append("p<0.001" if gain.p < 0.001 else f"p={gain.p:.3f}")
+    return " ".join(words)
 
 
 def run_table(results):
@@ -33,7 +52,9 @@ def text(comparison):
     for description, rows in comparison.tables:
         parts += [
             description,
-            "\n".join(f"{who} in {settings}." for who, settings in _differences(rows)),
+            "\n".join(
+                f"{runs} in {settings}." for runs, settings in _differences(rows)
+            ),
             as_table(_cells(rows, comparison.over)),
         ]
     parts.append("\n".join(map(printable, comparison.remarks)))
@@ -49,7 +70,7 @@ def markdown(comparison):
         parts += [
             description,
             "\n".join(
-                f"- {who} in `{settings}`." for who, settings in _differences(rows)
+                f"- {runs} in `{settings}`." for runs, settings in _differences(rows)
             ),
             "\n".join(f"| {' | '.join(line)} |" for line in lines),
         ]

@@ -19,19 +19,37 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from afd_tf.errors import InvalidValue
 from afd_tf.files import held, read_json, read_text, write_text
 from afd_tf.runs import settings_text
 
+# The layout of `results.json`; one of another number is not read.
+SCHEMA = 2
 _ACCURACY = {"accuracy": float}
-# What is used of `results.json`.
+_NONE = type(None)
 _RESULTS = {
     "method": str,
+    "parts": {
+        "kl": bool,
+        "maps": bool,
+        "feature_update": bool,
+        "discriminators": bool,
+        "source": (bool, _NONE),
+        "branches": (int, _NONE),
+        "objective": (str, _NONE),
+    },
     "dataset": str,
     "seed": int,
     "epoch": int,
+    "step": int,
     "networks": {str: {"accuracy": float, "loss": float, "parameters": int}},
     "mean": _ACCURACY,
     "ensemble": _ACCURACY,
+    "replicas": int,
+    "data_sha256": str,
+    "weights_sha256": str,
+    "commit": (str, _NONE),
+    "versions": {str: str},
 }
 
 # Where a run computes, where its data lies and how often it is saved may change
@@ -226,8 +244,14 @@ class RunDirectory:
         """Return the finished run's results.
 
         Raises:
-            ValueError: if there are none, or they are damaged.
+            ValueError: if there are none, or they are damaged or of another layout.
         """
+        schema = read_json(self.results, {"schema": int}, "results")["schema"]
+        if schema != SCHEMA:
+            raise InvalidValue(
+                f"Results {str(self.results)!r} have schema {schema}, and this version "
+                f"reads schema {SCHEMA}: read them with the version that wrote them."
+            )
         return read_json(self.results, _RESULTS, "results")
 
     def read_record(self, path, shape):

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from afd_tf._version import __version__
-
-SCHEMA = 1
+from afd_tf.runs.run_directory import SCHEMA
 
 
 def make_results(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from privileges import without_privileges
-from training_comparison_test import run
+from records import write_seed
 
 from afd_tf.cli import results
 from afd_tf.results import comparison
@@ -25,7 +25,7 @@ def fails(arguments, capsys):
 
 
 def test_table_and_chart_are_written(tmp_path, capsys):
-    run(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a", 0.5)
     paths = {"output": tmp_path / "x.txt", "chart": tmp_path / "x.png"}
     flags = [f"--{flag}={path}" for flag, path in paths.items()]
     assert results.main([str(tmp_path / "a"), *flags]) == 0
@@ -46,7 +46,7 @@ def test_table_and_chart_are_written(tmp_path, capsys):
 def test_a_file_that_cannot_be_is_refused_before_anything_is_done(
     tmp_path, capsys, monkeypatch, flag, place, reason
 ):
-    run(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a", 0.5)
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(comparison, "compare", lambda *_: pytest.fail("computed"))
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize("flag", ["chart", "output"])
 def test_a_folder_that_is_others_is_refused(tmp_path, capsys, flag):
-    run(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a", 0.5)
     (tmp_path / "closed").mkdir(mode=0o555)
     path = tmp_path / "closed" / "x.png"
     for folder in (tmp_path, *tmp_path.parents):
@@ -80,14 +80,14 @@ def test_a_chart_that_fails_while_it_is_written_is_a_mistake_too(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    run(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a", 0.5)
     monkeypatch.setattr(chart, "draw", full)
     error = fails([tmp_path / "a", f"--chart={tmp_path / 'x.png'}"], capsys)
     assert f"--chart={tmp_path / 'x.png'} (No space left on device)." in error
 
 
 def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path):
-    run(tmp_path / "runs", 0.5)
+    write_seed(tmp_path / "runs", 0.5)
     # Unbuffered, as where there is more than a buffer holds.
     command = [
         sys.executable,

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from reproduction.cells import paper_cells
 
 import afd_tf
 from afd_tf import config, methods
 from afd_tf.training import construction
+from reproduction.cells import paper_cells
 
 ROOT = Path(__file__).resolve().parents[2] / "gin"
 # Cells and studies, and what they share, are read in reproduce_plan_test.py.

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from reproduction import cells
 
 from afd_tf import config, networks
 from afd_tf.training import construction
 from afd_tf.training.source import Source
+from reproduction import cells
 
 GIN = Path(__file__).resolve().parents[2] / "gin"
 # One file of each name: cells of one name are one configuration.

@@ -1,11 +1,12 @@
 """`tools/reproduce` as a process."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from records import write_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,36 +23,11 @@ def reproduce(cwd, *arguments):
     )
 
 
-def results(*networks, accuracy=0.5, **others):
-    """Return the content of a `results.json`, as far as it is used."""
-    one = {"accuracy": accuracy}
-    return {
-        "method": "dml",
-        "dataset": "cifar100",
-        "seed": 0,
-        "epoch": 60,
-        "step": 2760,
-        "networks": {n: {**one, "loss": 1.0, "parameters": 1} for n in networks},
-        "mean": one,
-        "ensemble": one,
-        **others,
-    }
-
-
-def write_finished(folder, content, config="", rows="epoch,seconds\n"):
-    """Write the small files of a finished run."""
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps(content))
-    (folder / "config.gin").write_text(config)
-    (folder / "metrics.csv").write_text(rows)
-    return folder
-
-
 def write_run(run, content):
     """Write the small files of a finished `Run`, of the settings that it has."""
     lines = [*(f'include "{file}"' for file in run.cell.files), *run.cell.params]
     lines.append(f"train.seed = {run.seed}\n")
-    return write_finished(run.path, content, "\n".join(lines))
+    return write_record(run.path, content, "\n".join(lines))
 
 
 def interrupt(process, condition, number):

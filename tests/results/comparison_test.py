@@ -1,64 +1,10 @@
-"""Which runs are put together, which apart, and what is said of them."""
-
-import json
+"""Comparison: tables by protocol, gains by seed, remarks."""
 
 import pytest
+from records import write_seed, write_seeds
 
 from afd_tf.results import tables
 from afd_tf.results.comparison import compare
-
-CONFIG = """load_data.per_class = {per_class}
-train.batch_size = 128
-train.dataset = 'cifar100'
-train.epochs = {epochs}
-train.method = '{method}'
-"""
-
-
-def run(
-    path,
-    accuracy,
-    method="afd",
-    seed=0,
-    *,
-    epochs=60,
-    per_class=60,
-    more="",
-    networks=("small", "large"),
-    finished=True,
-    data=None,
-):
-    """Write a run whose second network is ten points better than its first."""
-    path.mkdir(parents=True)
-    config = CONFIG.format(epochs=epochs, per_class=per_class, method=method)
-    (path / "config.gin").write_text(f"{config}train.seed = {seed}\n{more}")
-    (path / "metrics.csv").write_text("epoch\n1\n")
-    results = {
-        "method": method,
-        "dataset": "cifar100",
-        "seed": seed,
-        "epoch": epochs,
-        "networks": {
-            name: {
-                "accuracy": accuracy + place / 10,
-                "loss": 1.0,
-                "parameters": 1000 + place,
-            }
-            for place, name in enumerate(networks)
-        },
-        "mean": {"accuracy": accuracy + 0.05},
-        "ensemble": {"accuracy": accuracy + 0.2},
-    }
-    if data is not None:
-        results["data_sha256"] = data
-    if finished:
-        (path / "results.json").write_text(json.dumps(results))
-    return path
-
-
-def study(folder, method, accuracies, **options):
-    for seed, accuracy in enumerate(accuracies):
-        run(folder / method / f"seed_{seed}", accuracy, method, seed, **options)
 
 
 def rows(comparison, network="small"):
@@ -71,9 +17,9 @@ def rows(comparison, network="small"):
 
 
 def test_gains_are_over_vanilla_and_dml_by_seed(tmp_path):
-    study(tmp_path, "vanilla", [0.50, 0.52, 0.51])
-    study(tmp_path, "dml", [0.51, 0.54, 0.54])
-    study(tmp_path, "afd", [0.53, 0.53, 0.55])
+    write_seeds(tmp_path, "vanilla", [0.50, 0.52, 0.51])
+    write_seeds(tmp_path, "dml", [0.51, 0.54, 0.54])
+    write_seeds(tmp_path, "afd", [0.53, 0.53, 0.55])
     found = rows(compare([tmp_path]))
     assert found["vanilla"].gains == {}
     assert list(found["dml"].gains) == ["vanilla"]
@@ -91,12 +37,13 @@ def test_gains_are_over_vanilla_and_dml_by_seed(tmp_path):
 
 
 def test_gains_are_over_any_configuration_or_method_asked_for(tmp_path):
-    study(tmp_path, "vanilla", [0.50, 0.52])
-    study(tmp_path, "l1_kd", [0.51, 0.52])
+    write_seeds(tmp_path, "vanilla", [0.50, 0.52])
+    write_seeds(tmp_path, "l1_kd", [0.51, 0.52])
     for name, best in (("afd", 0.56), ("afd_placebo", 0.52)):
         for seed in range(2):
             path = tmp_path / name / f"seed_{seed}"
-            run(path, best + seed / 50, "afd", seed, more=f"compile.placebo = {best}\n")
+            more = f"compile.placebo = {best}\n"
+            write_seed(path, best + seed / 50, "afd", seed, more=more)
     found = rows(compare([tmp_path], ["vanilla", "l1_kd", "afd_placebo"]))
     gains = {name: row.gains for name, row in found.items()}
     assert list(gains["afd"]) == ["vanilla", "l1_kd", "afd_placebo"]
@@ -113,14 +60,14 @@ def test_gains_are_over_any_configuration_or_method_asked_for(tmp_path):
 
 
 def test_an_unknown_baseline_is_named(tmp_path):
-    study(tmp_path, "vanilla", [0.5])
+    write_seeds(tmp_path, "vanilla", [0.5])
     with pytest.raises(ValueError, match=r"among vanilla, dml\. Received: over='l2'"):
         compare([tmp_path], ["l2"])
 
 
 def test_protocols_are_never_in_one_table_and_what_differs_is_named(tmp_path):
-    study(tmp_path / "a", "vanilla", [0.5, 0.6])
-    study(tmp_path / "b", "afd", [0.6, 0.7], per_class=None, epochs=300)
+    write_seeds(tmp_path / "a", "vanilla", [0.5, 0.6])
+    write_seeds(tmp_path / "b", "afd", [0.6, 0.7], per_class=None, epochs=300)
     comparison = compare([tmp_path])
     assert [description for description, _ in comparison.tables] == [
         "cifar100, 60 training images per class, 60 epochs, batches of 128, accuracy "
@@ -143,8 +90,8 @@ def test_protocols_are_never_in_one_table_and_what_differs_is_named(tmp_path):
     ],
 )
 def test_data_and_precision_are_parts_of_the_protocol(tmp_path, more):
-    run(tmp_path / "a", 0.5, "vanilla")
-    run(tmp_path / "b", 0.6, "afd", more=more)
+    write_seed(tmp_path / "a", 0.5, "vanilla")
+    write_seed(tmp_path / "b", 0.6, "afd", more=more)
     tables = compare([tmp_path]).tables
     assert len(tables) == 2
     if "precision" in more:
@@ -152,15 +99,15 @@ def test_data_and_precision_are_parts_of_the_protocol(tmp_path, more):
 
 
 def test_a_storage_setting_is_no_protocol(tmp_path):
-    run(tmp_path / "a", 0.5, "vanilla")
-    run(tmp_path / "b", 0.6, "afd", more="load_data.memory_limit = 1\n")
+    write_seed(tmp_path / "a", 0.5, "vanilla")
+    write_seed(tmp_path / "b", 0.6, "afd", more="load_data.memory_limit = 1\n")
     assert len(compare([tmp_path]).tables) == 1
 
 
 def test_seeds_that_differ_are_said_and_those_in_common_compared(tmp_path):
-    study(tmp_path, "vanilla", [0.50, 0.52, 0.50])
-    study(tmp_path, "dml", [0.50, 0.52, 0.50])
-    study(tmp_path, "afd", [0.53, 0.53])
+    write_seeds(tmp_path, "vanilla", [0.50, 0.52, 0.50])
+    write_seeds(tmp_path, "dml", [0.50, 0.52, 0.50])
+    write_seeds(tmp_path, "afd", [0.53, 0.53])
     comparison = compare([tmp_path])
     assert rows(comparison)["afd"].gains["vanilla"].mean == pytest.approx(0.02)
     assert rows(comparison)["afd"].gains["vanilla"].pairs == 2
@@ -171,26 +118,28 @@ def test_seeds_that_differ_are_said_and_those_in_common_compared(tmp_path):
 
 
 def test_other_seeds_are_not_compared(tmp_path):
-    run(tmp_path / "a", 0.5, "vanilla", seed=1)
-    run(tmp_path / "b", 0.6, "afd", seed=2)
+    write_seed(tmp_path / "a", 0.5, "vanilla", seed=1)
+    write_seed(tmp_path / "b", 0.6, "afd", seed=2)
     comparison = compare([tmp_path])
     assert all(row.gains == {} for _, table in comparison.tables for row in table)
     assert any("no seed in common" in remark for remark in comparison.remarks)
 
 
 def test_of_several_baselines_none_is_chosen(tmp_path):
-    study(tmp_path / "a", "vanilla", [0.5])
-    study(tmp_path / "b", "vanilla", [0.5], more="logit/SGD.learning_rate = 0.2\n")
-    study(tmp_path, "afd", [0.6])
+    write_seeds(tmp_path / "a", "vanilla", [0.5])
+    write_seeds(
+        tmp_path / "b", "vanilla", [0.5], more="logit/SGD.learning_rate = 0.2\n"
+    )
+    write_seeds(tmp_path, "afd", [0.6])
     comparison = compare([tmp_path])
     assert rows(comparison)["afd"].gains == {}
     assert any("of which there are several" in r for r in comparison.remarks)
 
 
 def test_dml_of_other_networks_is_no_baseline_but_vanilla_of_the_same_one_is(tmp_path):
-    study(tmp_path, "vanilla", [0.50, 0.52])
-    study(tmp_path, "dml", [0.51, 0.54])
-    study(tmp_path, "kd", [0.53, 0.53], networks=("small",))
+    write_seeds(tmp_path, "vanilla", [0.50, 0.52])
+    write_seeds(tmp_path, "dml", [0.51, 0.54])
+    write_seeds(tmp_path, "kd", [0.53, 0.53], networks=("small",))
     comparison = compare([tmp_path])
     assert list(rows(comparison)["kd"].gains) == ["vanilla"]
     assert rows(comparison, "mean")["kd"].gains == {}
@@ -198,11 +147,11 @@ def test_dml_of_other_networks_is_no_baseline_but_vanilla_of_the_same_one_is(tmp
 
 def test_other_online_methods_are_a_baseline_in_the_same_company_alone(tmp_path):
     two, three = ("small", "small_2"), ("small", "small_2", "small_3")
-    study(tmp_path / "two", "vanilla", [0.48, 0.49], networks=two)
-    study(tmp_path / "two", "dml", [0.50, 0.52], networks=two)
-    study(tmp_path / "three", "afd", [0.53, 0.53], networks=three)
+    write_seeds(tmp_path / "two", "vanilla", [0.48, 0.49], networks=two)
+    write_seeds(tmp_path / "two", "dml", [0.50, 0.52], networks=two)
+    write_seeds(tmp_path / "three", "afd", [0.53, 0.53], networks=three)
     assert list(rows(compare([tmp_path]))["afd"].gains) == ["vanilla"]
-    study(tmp_path / "three", "dml", [0.51, 0.51], networks=three)
+    write_seeds(tmp_path / "three", "dml", [0.51, 0.51], networks=three)
     for network in (*three, "mean", "ensemble"):
         row = rows(compare([tmp_path / "three"]), network)["afd"]
         assert row.gains["dml"].mean == pytest.approx(0.02)
@@ -217,14 +166,14 @@ train.source_network = '{network}'
 def offline(path, accuracy, seed, name="vanilla", file="", network="large"):
     """Write a run that learns from the one of its seed, at the end of a long line."""
     more = SOURCE.format(name=name, seed=seed, file=file, network=network)
-    run(path, accuracy, "kd", seed, more=more, networks=("small",))
+    write_seed(path, accuracy, "kd", seed, more=more, networks=("small",))
 
 
 @pytest.mark.parametrize("file", ["", "/networks/large.keras"])
 def test_runs_that_learn_from_the_run_of_their_seed_are_one_configuration(
     tmp_path, file
 ):
-    study(tmp_path, "vanilla", [0.50, 0.52, 0.51])
+    write_seeds(tmp_path, "vanilla", [0.50, 0.52, 0.51])
     for seed, accuracy in enumerate([0.53, 0.53, 0.56]):
         offline(tmp_path / "kd" / f"seed_{seed}", accuracy, seed, file=file)
     comparison = compare([tmp_path])
@@ -249,15 +198,15 @@ def test_runs_that_all_learn_from_one_run_are_another_configuration(tmp_path):
         offline(tmp_path / "own" / f"seed_{seed}", 0.5, seed)
         path = tmp_path / "one" / f"seed_{seed}"
         more = SOURCE.format(name="vanilla", seed=0, file="", network="large")
-        run(path, 0.6, "kd", seed, more=more, networks=("small",))
+        write_seed(path, 0.6, "kd", seed, more=more, networks=("small",))
     found = rows(compare([tmp_path]))
     # Seed 0 learns from the run of seed 0 in both: one run too many of it.
     assert sorted(len(row.accuracies) for row in found.values()) == [2, 3]
 
 
 def test_offline_runs_are_a_baseline_for_the_network_that_learned(tmp_path):
-    study(tmp_path, "afd", [0.53, 0.55])
-    study(tmp_path, "kd", [0.50, 0.51], networks=("small",))
+    write_seeds(tmp_path, "afd", [0.53, 0.55])
+    write_seeds(tmp_path, "kd", [0.50, 0.51], networks=("small",))
     comparison = compare([tmp_path], ["kd"])
     assert rows(comparison)["afd"].gains["kd"].mean == pytest.approx(0.035)
     assert rows(comparison, "large")["afd"].gains == {}
@@ -284,57 +233,41 @@ def test_a_number_of_the_paper_is_shown_beside_its_own_configuration_alone(tmp_p
         "per_class": None,
         "more": AUGMENTATION,
     }
-    study(tmp_path / "full", "afd", [0.7], **paper)
+    write_seeds(tmp_path / "full", "afd", [0.7], **paper)
     found = rows(compare([tmp_path]), "resnet32_2")
     assert str(found["afd"].paper) == "74.03 [s]"
     control = {"more": AUGMENTATION + "compile.placebo = True\n"}
-    study(tmp_path / "control", "afd", [0.7], **{**paper, **control})
-    study(tmp_path / "part", "afd", [0.7], **{**paper, "per_class": 60})
+    write_seeds(tmp_path / "control", "afd", [0.7], **{**paper, **control})
+    write_seeds(tmp_path / "part", "afd", [0.7], **{**paper, "per_class": 60})
     for name in ("control", "part"):
         found = rows(compare([tmp_path / name]), "resnet32")
         assert found["afd"].paper is None, name
 
 
 def test_a_repeated_seed_is_said(tmp_path):
-    run(tmp_path / "a", 0.5, seed=1)
-    run(tmp_path / "b", 0.5, seed=1)
+    write_seed(tmp_path / "a", 0.5, seed=1)
+    write_seed(tmp_path / "b", 0.5, seed=1)
     assert any("a seed occurs twice" in r for r in compare([tmp_path]).remarks)
 
 
 def test_nothing_finished_gives_no_table(tmp_path):
-    comparison = compare([run(tmp_path / "a", 0.5, finished=False)])
+    comparison = compare([write_seed(tmp_path / "a", 0.5, finished=False)])
     assert comparison.tables == []
     assert len(comparison.remarks) == 1
 
 
 def test_runs_on_different_images_are_no_seeds_of_one_configuration(tmp_path):
-    study(tmp_path, "vanilla", [0.5, 0.6], data="a" * 64)
-    run(tmp_path / "afd" / "seed_0", 0.7, seed=0, data="a" * 64)
-    run(tmp_path / "afd" / "seed_1", 0.9, seed=1, data="b" * 64)
+    write_seeds(tmp_path, "vanilla", [0.5, 0.6], data_sha256="a" * 64)
+    write_seed(tmp_path / "afd" / "seed_0", 0.7, seed=0, data_sha256="a" * 64)
+    write_seed(tmp_path / "afd" / "seed_1", 0.9, seed=1, data_sha256="b" * 64)
     found = compare([tmp_path])
     assert [len(table) for _, table in found.tables] == [8, 4]
     [remark] = [text for text in found.remarks if "protocols differ" in text]
     assert f"data ({'a' * 12}, {'b' * 12})" in remark
 
 
-def test_runs_that_do_not_say_which_images_join_the_only_ones_there_are(tmp_path):
-    study(tmp_path, "vanilla", [0.5, 0.6])
-    study(tmp_path, "afd", [0.7, 0.8], data="a" * 64)
-    found = compare([tmp_path])
-    assert [len(table) for _, table in found.tables] == [8]
-    assert rows(found)["afd"].gains["vanilla"].mean == pytest.approx(0.2)
-    [remark] = found.remarks
-    assert remark == (
-        "Without a digest of their images, taken for those of the other runs: "
-        f"{tmp_path / 'vanilla/seed_0'}, {tmp_path / 'vanilla/seed_1'}."
-    )
-    # Of two sets, nobody knows which.
-    study(tmp_path, "dml", [0.7, 0.8], data="b" * 64)
-    assert [len(table) for _, table in compare([tmp_path]).tables] == [4, 4, 4]
-
-
 def test_a_baseline_that_is_asked_for_and_not_there_is_named(tmp_path):
-    study(tmp_path / "a", "afd", [0.3])
+    write_seeds(tmp_path / "a", "afd", [0.3])
     assert compare([tmp_path / "a"]).remarks == []
     found = compare([tmp_path / "a"], ["vanilla", "afd"])
     assert found.remarks == ["No gain over vanilla: no run is one."]

@@ -1,9 +1,7 @@
-"""Which runs are found, and which of them are seeds of one configuration."""
-
-import json
+"""Finished runs: those in a folder, and the seeds of one configuration."""
 
 import pytest
-from training_comparison_test import run, study
+from records import write_seed, write_seeds
 
 from afd_tf.results.comparison import compare
 
@@ -22,7 +20,6 @@ DECAY = "compile.logit_weight_decay = {}\n"
         "train.tensorboard = False\n",
         "train.keep = 1\n",
         "train.checkpoint_minutes = 1\n",
-        "load_data.cache_dir = '/cache'\n",
         "load_data.memory_limit = 1\n",
         "load_data.download = True\n",
         "OnlineDistiller.checkpointing = True\n",
@@ -34,16 +31,16 @@ DECAY = "compile.logit_weight_decay = {}\n"
     ],
 )
 def test_what_changes_no_result_does_not_part_seeds(tmp_path, more):
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.7, seed=1, more=more)
+    write_seed(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "b", 0.7, seed=1, more=more)
     [(_, [small, *_])] = compare([tmp_path]).tables
     assert small.accuracies == {0: 0.5, 1: 0.7}
 
 
 def test_what_is_not_in_the_table_is_said(tmp_path):
     (tmp_path / "notes").mkdir()
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.6, seed=1, finished=False)
+    write_seed(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "b", 0.6, seed=1, finished=False)
     comparison = compare([tmp_path / name for name in ("a", "b", "notes")])
     assert len(comparison.tables) == 1
     assert comparison.remarks == [
@@ -56,8 +53,8 @@ def test_configurations_of_one_folder_have_labels_of_their_own(tmp_path):
     folder = tmp_path / "afd"
     for seed, decay in enumerate([1e-4, 5e-4, 1e-4]):
         more = DECAY.format(decay)
-        run(folder / f"seed_{seed}", 0.5 + decay, seed=seed, more=more)
-    study(tmp_path, "vanilla", [0.4, 0.4], more=DECAY.format(1e-4))
+        write_seed(folder / f"seed_{seed}", 0.5 + decay, seed=seed, more=more)
+    write_seeds(tmp_path, "vanilla", [0.4, 0.4], more=DECAY.format(1e-4))
     comparison = compare([tmp_path])
     [(_, found)] = comparison.tables
     assert [row.configuration for row in found] == [
@@ -78,13 +75,13 @@ def test_configurations_of_one_folder_have_labels_of_their_own(tmp_path):
     ("options", "named"),
     [
         ({"epochs": 3}, "train.epochs (60, 3)"),
-        ({"data": "b" * 64}, f"data ({'a' * 12}, {'b' * 12})"),
+        ({"data_sha256": "b" * 64}, f"data ({'a' * 12}, {'b' * 12})"),
         ({"networks": ("small",)}, "the networks (small and large, small)"),
     ],
 )
 def test_whatever_parts_the_runs_of_a_folder_is_named(tmp_path, options, named):
-    run(tmp_path / "seed_0", 0.5, data="a" * 64)
-    run(tmp_path / "seed_1", 0.5, seed=1, **{"data": "a" * 64, **options})
+    write_seed(tmp_path / "seed_0", 0.5, data_sha256="a" * 64)
+    write_seed(tmp_path / "seed_1", 0.5, seed=1, **{"data_sha256": "a" * 64, **options})
     comparison = compare([tmp_path])
     labels = [row.configuration for _, found in comparison.tables for row in found]
     assert set(labels) == {str(tmp_path / "seed_0"), str(tmp_path / "seed_1")}
@@ -92,8 +89,8 @@ def test_whatever_parts_the_runs_of_a_folder_is_named(tmp_path, options, named):
 
 
 def test_runs_in_the_directory_of_a_run_have_another_label(tmp_path):
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "a" / "seed_1", 0.5, seed=1, more=DECAY.format(0))
+    write_seed(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a" / "seed_1", 0.5, seed=1, more=DECAY.format(0))
     [(_, found)] = compare([tmp_path]).tables
     assert {r.configuration for r in found} == {
         str(tmp_path / "a"),
@@ -103,7 +100,7 @@ def test_runs_in_the_directory_of_a_run_have_another_label(tmp_path):
 
 def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "a", 0.5)
     (tmp_path / "link").symlink_to(tmp_path / "a")
     comparison = compare(["a", "./a", str(tmp_path / "a"), "link"])
     [(_, [small, *_])] = comparison.tables
@@ -112,14 +109,19 @@ def test_a_directory_given_twice_counts_once(tmp_path, monkeypatch):
 
 
 def test_runs_of_other_numbers_of_replicas_are_other_configurations(tmp_path):
-    for seed, replicas in enumerate([None, 1, 4]):
+    for seed, replicas in enumerate([1, 1, 4]):
         path = tmp_path / "afd" / f"seed_{seed}"
-        run(path, 0.5, seed=seed)
-        results = json.loads((path / "results.json").read_text())
-        if replicas:
-            results["replicas"] = replicas
-        (path / "results.json").write_text(json.dumps(results))
+        write_seed(path, 0.5, seed=seed, replicas=replicas)
     comparison = compare([tmp_path])
     [(_, found)] = comparison.tables
     assert [sorted(row.accuracies) for row in found[::4]] == [[0, 1], [2]]
     assert "differ in the number of replicas (1, 4)" in comparison.remarks[0]
+
+
+def test_results_of_another_layout_are_refused_in_a_line(tmp_path):
+    write_seed(tmp_path / "a", 0.5, schema=1)
+    [remark] = compare([tmp_path]).remarks
+    assert remark == (
+        f"{tmp_path / 'a'}: Results '{tmp_path / 'a/results.json'}' have schema 1, and "
+        "this version reads schema 2: read them with the version that wrote them."
+    )

@@ -1,10 +1,12 @@
-"""In what compared runs differ, and how tables say it."""
+"""Settings in which compared runs differ, and their lines in tables."""
 
+import ast
 import csv
 import io
+from pathlib import Path
 
 import pytest
-from training_comparison_test import run, study
+from records import write_seed, write_seeds
 
 from afd_tf import config, methods
 from afd_tf.results import tables
@@ -31,23 +33,28 @@ def finished(file, method, *params):
         settings = statements(config.bind(config.read([file], params)))
     finally:
         config.clear()
-    networks = ["resnet32"] if "_from_" in file else ["resnet32", "wrn28_4"]
-    results = {"method": method, "networks": dict.fromkeys(networks)}
-    return Run(None, results, {k: v for k, v in settings.items() if v != "None"})
+    options = ast.literal_eval(settings["train.method_options"]) or {}
+    source = "_from_" in file and method not in ("vanilla", "dml")
+    content = {
+        "method": method,
+        "parts": methods.get(method, **options).parts(source),
+        "networks": ["resnet32"] if "_from_" in file else ["resnet32", "wrn28_4"],
+    }
+    return Run(Path(), content, {k: v for k, v in settings.items() if v != "None"})
 
 
 def test_settings_in_which_a_gain_is_not_the_methods_alone_stand_under_the_name(
     tmp_path,
 ):
-    study(tmp_path, "vanilla", [0.50, 0.51], more=DECAY.format(1e-4))
-    study(tmp_path, "dml", [0.50, 0.52], more=DECAY.format(1e-4))
+    write_seeds(tmp_path, "vanilla", [0.50, 0.51], more=DECAY.format(1e-4))
+    write_seeds(tmp_path, "dml", [0.50, 0.52], more=DECAY.format(1e-4))
     for name in ("afd", "afd_5e-4", "afd_5e-4_again"):
         decay = 1e-4 if name == "afd" else 5e-4
         for seed in range(2):
             # Of the same settings they would be seeds of one configuration.
             tap = f"OnlineDistiller.tap = '{name}'\n"
             path = tmp_path / name / f"seed_{seed}"
-            run(path, 0.6, seed=seed, more=DECAY.format(decay) + tap)
+            write_seed(path, 0.6, seed=seed, more=DECAY.format(decay) + tap)
     comparison = compare([tmp_path])
     said = "compile.logit_weight_decay: 0.0005, there 0.0001"
     who = "afd_5e-4, afd_5e-4_again differ from vanilla and dml in"
@@ -67,10 +74,10 @@ def test_settings_in_which_a_gain_is_not_the_methods_alone_stand_under_the_name(
 
 
 def test_one_that_differs_alone_is_said_in_the_singular(tmp_path):
-    run(tmp_path / "vanilla" / "seed_0", 0.5, "vanilla", more=DECAY.format(1e-4))
+    write_seed(tmp_path / "vanilla" / "seed_0", 0.5, "vanilla", more=DECAY.format(1e-4))
     for seed in range(2):
         more = DECAY.format(seed)
-        run(tmp_path / "afd" / f"seed_{seed}", 0.5, seed=0, more=more)
+        write_seed(tmp_path / "afd" / f"seed_{seed}", 0.5, seed=0, more=more)
     lines = tables.text(compare([tmp_path])).splitlines()[2:4]
     assert lines == [
         f"afd/seed_{seed} differs from vanilla in compile.logit_weight_decay: {seed}, "
@@ -81,21 +88,21 @@ def test_one_that_differs_alone_is_said_in_the_singular(tmp_path):
 
 def test_places_without_a_folder_in_common_are_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    study(tmp_path, "vanilla", [0.5], more=DECAY.format(1e-4))
-    study(tmp_path, "afd", [0.5], more=DECAY.format(5e-4))
+    write_seeds(tmp_path, "vanilla", [0.5], more=DECAY.format(1e-4))
+    write_seeds(tmp_path, "afd", [0.5], more=DECAY.format(5e-4))
     text = tables.text(compare(["afd", tmp_path / "vanilla"]))
     assert f"\nafd differs from {tmp_path / 'vanilla'} in compile.logit" in text
 
 
 def test_nothing_is_said_of_what_there_is_no_gain_over(tmp_path):
-    study(tmp_path, "vanilla", [0.5], more=DECAY.format(1e-4))
-    run(tmp_path / "afd" / "seed_1", 0.5, seed=1, more=DECAY.format(5e-4))
+    write_seeds(tmp_path, "vanilla", [0.5], more=DECAY.format(1e-4))
+    write_seed(tmp_path / "afd" / "seed_1", 0.5, seed=1, more=DECAY.format(5e-4))
     assert "differs from" not in tables.text(compare([tmp_path]))
 
 
 def test_what_a_stranger_wrote_moves_no_cursor_and_is_cut(tmp_path):
-    study(tmp_path, "vanilla", [0.5])
-    study(tmp_path, "afd", [0.5], more=f"train.new = '\x1b[2J{'x' * 200}'\n")
+    write_seeds(tmp_path, "vanilla", [0.5])
+    write_seeds(tmp_path, "afd", [0.5], more=f"train.new = '\x1b[2J{'x' * 200}'\n")
     text = tables.text(compare([tmp_path]))
     assert "train.new: '\\x1b[2Jxxx" in text
     assert "x..., there not set." in text
@@ -211,29 +218,3 @@ def test_what_both_sides_have_and_set_otherwise_is_a_difference(
     own, baseline, expected
 ):
     assert unequal_settings(finished(*own), finished(*baseline)) == expected
-
-
-def parts(method):
-    """Return the settings that this method's runs have an effect of."""
-    every = {
-        "OnlineDistiller.temperature": "3",
-        "OnlineDistiller.feature_weight": "1",
-        "compile.feature_every": "1",
-        "compile.discriminator_weight_decay": "1",
-        "train.source": "'a'",
-    }
-    own = Run(None, {"method": method, "networks": {}}, every)
-    other = Run(None, {"method": method, "networks": {}}, {})
-    return unequal_settings(own, other).keys()
-
-
-@pytest.mark.parametrize("name", methods.names())
-def test_what_methods_have_is_what_they_are_registered_with(name):
-    method = methods.get(name)
-    feature = {"OnlineDistiller.feature_weight", "compile.feature_every"}
-    assert parts(name) == {
-        *({"OnlineDistiller.temperature"} if method.kl else ()),
-        *(feature if method.feature else ()),
-        *({"compile.discriminator_weight_decay"} if method.adversarial else ()),
-        *({"train.source"} if method.frozen_source != "refused" else ()),
-    }

@@ -6,10 +6,9 @@ import json
 import sys
 
 import pytest
-from training_comparison_test import run, study
-from training_paper_values_test import shown
+from records import write_seed, write_seeds
 
-from afd_tf.results import chart, formatting, tables
+from afd_tf.results import chart, tables
 from afd_tf.results.comparison import compare
 
 
@@ -19,8 +18,8 @@ def cells(text):
 
 @pytest.fixture
 def comparison(tmp_path):
-    study(tmp_path, "vanilla", [0.50, 0.51, 0.52])
-    study(tmp_path, "afd", [0.52, 0.53, 0.56])
+    write_seeds(tmp_path, "vanilla", [0.50, 0.51, 0.52])
+    write_seeds(tmp_path, "afd", [0.52, 0.53, 0.56])
     return compare([tmp_path])
 
 
@@ -68,22 +67,26 @@ def test_csv_is_unrounded_and_has_one_row_of_each(comparison):
 
 
 def test_a_number_of_the_paper_has_a_column_where_there_is_one(tmp_path):
-    shown(tmp_path, "table3_resnet32x2_dml")
+    paper = {"epochs": 300, "per_class": None, "networks": ("resnet32", "resnet32_2")}
+    more = "load_data.padding = 4\nload_data.pad_mode = 'reflect'\n"
+    write_seed(
+        tmp_path / "a", 0.7, "dml", **paper, more=f"{more}load_data.flip = True\n"
+    )
     lines = tables.text(compare([tmp_path])).splitlines()
     assert lines[2].split()[-1] == "paper"
     assert lines[4].endswith("73.38 [s]")
 
 
 def test_remarks_come_last(tmp_path):
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.5, finished=False)
+    write_seed(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "b", 0.5, finished=False)
     for write in (tables.text, tables.markdown):
         text = write(compare([tmp_path / "a", tmp_path / "b"]))
         assert text.splitlines()[-1].endswith("b: not finished, 1 epoch done.")
 
 
 def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):
-    path = run(tmp_path / "a", 0.5)
+    path = write_seed(tmp_path / "a", 0.5)
     results = json.loads((path / "results.json").read_text())
     assert cells(tables.run_table(results))[2:] == [
         ["small", "1,000", "50.00"],
@@ -97,7 +100,7 @@ def test_one_run_is_a_table_of_networks_mean_and_ensemble(tmp_path):
     ("fractions", "text"), [([0.5], "50.00"), ([0.5, 0.5], "50.00 +- 0.00")]
 )
 def test_percentages(fractions, text):
-    assert formatting.percent(fractions) == text
+    assert tables.percent(fractions) == text
 
 
 def test_the_chart_has_every_seed_and_mean_where_they_belong(comparison, tmp_path):
@@ -121,7 +124,7 @@ def test_the_chart_has_every_seed_and_mean_where_they_belong(comparison, tmp_pat
 def test_configurations_of_one_folder_are_apart_in_table_and_chart(tmp_path):
     for seed in range(2):
         more = f"compile.logit_weight_decay = {seed}\n"
-        run(tmp_path / "afd" / f"seed_{seed}", 0.5, seed=seed, more=more)
+        write_seed(tmp_path / "afd" / f"seed_{seed}", 0.5, seed=seed, more=more)
     comparison = compare([tmp_path])
     lines = tables.text(comparison).splitlines()
     blocks = [line.split()[0] for line in lines if " small " in line]
@@ -144,8 +147,8 @@ def test_without_matplotlib_the_requirements_are_named(
 
 
 def test_a_chart_of_two_protocols_is_refused(tmp_path):
-    run(tmp_path / "a", 0.5)
-    run(tmp_path / "b", 0.5, epochs=3)
+    write_seed(tmp_path / "a", 0.5)
+    write_seed(tmp_path / "b", 0.5, epochs=3)
     with pytest.raises(ValueError, match="runs of one protocol"):
         chart.draw(compare([tmp_path]), tmp_path / "chart.png")
 

@@ -1,13 +1,10 @@
 """Planned contrasts: effects by least squares, one error for all, Holm's correction."""
 
-import json
-
 import numpy as np
 import pytest
-import reproduce as tool
-from reproducing import results, write_finished
-from reproduction import contrasts, study
 from scipy import stats
+
+from afd_tf.studies import contrasts
 
 
 def runs(**networks):
@@ -115,50 +112,3 @@ def test_a_contrast_that_is_to_come_counts_in_the_correction():
     every = {"a": runs(net=[0.30, 0.34, 0.32]), "b": runs(net=[0.31, 0.36, 0.35])}
     [found] = contrasts.estimate(every, [("b", "a"), ("c", "a")])
     assert found.corrected == pytest.approx(min(1.0, 2 * found.gains["mean"].p))
-
-
-@pytest.mark.parametrize("key", ["contrasts", "exploratory"])
-@pytest.mark.parametrize("pair", [["a"], ["a", "c"], ["a", "a"], ["a", "b", "a"]])
-def test_contrasts_of_a_design_are_pairs_of_its_cells(tmp_path, pair, key):
-    cells = {"a": {"gin_file": "x", "seeds": 1}, "b": {"gin_file": "x", "seeds": 1}}
-    design = {"cells": cells, key: [["a", "b"]]}
-    (tmp_path / "design.json").write_text(json.dumps(design))
-    assert getattr(study.Study(tmp_path, "out"), key) == [("a", "b")]
-    design[key].append(pair)
-    (tmp_path / "design.json").write_text(json.dumps(design))
-    with pytest.raises(ValueError, match=f"Invalid `{key}`"):
-        study.Study(tmp_path, "out")
-
-
-def test_a_study_ends_in_its_contrasts(tmp_path, capsys):
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / "one.gin").write_text("train.epochs = 60\n")
-    cell = {"gin_file": str(folder / "one.gin"), "seeds": 2}
-    accuracies = {"a": [0.3, 0.4], "b": [0.35, 0.49], "c": [0.5, 0.5]}
-    design = {
-        "cells": dict.fromkeys(accuracies, cell),
-        "contrasts": [["b", "a"]],
-        "exploratory": [["c", "a"]],
-    }
-    (folder / "design.json").write_text(json.dumps(design))
-    for run in study.Study(folder, tmp_path / "out").final_runs({}):
-        accuracy = accuracies[run.cell.name][run.seed]
-        config = f"{(folder / 'one.gin').read_text()}train.seed = {run.seed}\n"
-        content = results("resnet8", accuracy=accuracy, seed=run.seed)
-        write_finished(folder / run.name, content, config)
-    assert tool.main([f"--study={folder}", f"--output={tmp_path / 'out'}"]) == 0
-    _, planned, exploratory = capsys.readouterr().out.rsplit("contrasts", 2)
-    assert planned.splitlines()[0] == ", pooled error:"
-    assert "Holm's p" in planned
-    assert planned.splitlines()[3].split()[:6] == ["b", "a", "2", "/", "2", "+7.00"]
-    assert exploratory.splitlines()[0] == ", not corrected, pooled error:"
-    assert "Holm" not in exploratory
-    assert exploratory.splitlines()[3].split()[:6] == [
-        "c",
-        "a",
-        "2",
-        "/",
-        "2",
-        "+15.00",
-    ]

@@ -1,18 +1,16 @@
-"""A finished run that is run again, and what is told of what differs."""
-
-import signal
+"""Verification: what differs between two runs, and what may be the cause."""
 
 import pytest
-import reproduce
-from reproducing import results, write_finished
-from reproduction import execution, verification
+from records import results, write_record
+
+from afd_tf.studies import verification
 
 
 def record(
     folder, sha="a", rows="epoch,seconds,loss\n1,5.0,0.5\n", accuracy=0.5, **others
 ):
     content = results("n", accuracy=accuracy, weights_sha256=sha, **others)
-    return write_finished(folder, content, rows=rows)
+    return write_record(folder, content, rows=rows)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +38,12 @@ def test_a_run_that_is_not_there_is_no_verification(tmp_path):
         verification.find_run("nothing", [tmp_path])
 
 
+def test_a_cell_stands_for_its_first_seed(tmp_path):
+    for seed in (1, 0):
+        record(tmp_path / "a" / f"seed_{seed}")
+    assert verification.find_run("a", [tmp_path]) == tmp_path / "a" / "seed_0"
+
+
 def test_what_may_be_the_cause_is_told_with_what_differs(tmp_path):
     old = {"versions": {"keras": "3.14", "python": "3.11"}, "commit": "a"}
     new = {"versions": {"keras": "3.15", "python": "3.11"}, "commit": "b\x1b[2J"}
@@ -51,17 +55,6 @@ def test_what_may_be_the_cause_is_told_with_what_differs(tmp_path):
         "weights_sha256: a before, b now",
         r"commit: a before, b\x1b[2J now",
         "keras: 3.14 before, 3.15 now",
+        "The run was computed at commit a. Later commits may change last bits: verify "
+        "it there.",
     ]
-
-
-def test_a_stopped_verification_is_said_to_begin_again(tmp_path, monkeypatch, capsys):
-    run = record(tmp_path / "run")
-
-    def stopped(run):
-        raise execution.Stopped(signal.SIGTERM)
-
-    monkeypatch.setattr(reproduce, "verify", stopped)
-    assert reproduce.main([f"--verify={run}"]) == 143
-    error = capsys.readouterr().err
-    assert f"Nothing is kept. Begin with: tools/reproduce --verify={run}" in error
-    assert "Continue" not in error

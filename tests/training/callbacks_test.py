@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from afd_tf.results import formatting
+from afd_tf import text as texts
 from afd_tf.training.callbacks import metrics_file, progress, tensorboard
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import NonFiniteLossError, StopOnNonFinite
@@ -301,4 +301,4 @@ def test_steps_done_before_an_interruption_do_not_count_for_the_time_left(monkey
     [(0.4, "0s"), (59.4, "59s"), (60, "1m 00s"), (3599, "59m 59s"), (7500, "2h 05m")],
 )
 def test_durations_are_for_people(seconds, text):
-    assert formatting.duration(seconds) == text
+    assert texts.duration(seconds) == text

@@ -1,1 +1,1 @@
-"""What `tools/reproduce` is made of."""
+"""The paper's tables: their cells and the similarity of maps."""

@@ -1,4 +1,4 @@
-"""Cells of the paper's tables: which gin files a run of each is made of.
+"""Cells of the paper's tables, and the gin files of each.
 
 A cell is one file, `gin/paper/table<n>_<networks>_<variant>.gin`. `<networks>` is what
 it trains: names joined by `_`, `resnet32x2` for two of a kind, `resnet32_from_wrn28_4`
@@ -6,13 +6,13 @@ for one that learns from a frozen network. Cells of the same name in several tab
 one and the same run.
 """
 
-import dataclasses
 import re
 from pathlib import Path
 
 from afd_tf import config
-from afd_tf.errors import nearest
+from afd_tf.errors import InvalidValue, invalid, nearest
 from afd_tf.results.comparison import BASELINES
+from afd_tf.studies.runs import Cell
 
 TABLES = {
     1: "adversarial against direct alignment of maps, offline and online",
@@ -41,51 +41,12 @@ _REDUCED = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """What a run is made of, but for its seed.
-
-    Attributes:
-        name: str, the name of its directory.
-        files: tuple of gin files, later ones winning.
-        params: tuple of gin statements, which win over the files.
-        source: name of the cell whose run of the same seed it learns from, or None.
-    """
-
-    name: str
-    files: tuple
-    params: tuple = ()
-    source: str | None = None
-
-    def setting(self, name):
-        """Return what the files and statements say of `train.<name>`, or None."""
-        return settings(self.files, self.params).get(name)
-
-    def changed(self, *params):
-        """Return this cell with statements added."""
-        return dataclasses.replace(self, params=(*self.params, *params))
-
-    def varied(self, files):
-        """Return this cell with gin files after its own: another, with another name.
-
-        What it learns from is varied alike.
-
-        Args:
-            files: list of str.
-        """
-        ending = "".join(f"_{Path(file).name.removesuffix('.gin')}" for file in files)
-        return dataclasses.replace(
-            self,
-            name=f"{self.name}{ending}",
-            files=(*self.files, *files),
-            source=self.source and f"{self.source}{ending}",
-        )
-
-
-def settings(files, params=()):
-    """Read what gin files say of `train`: dict of parameter to value, unresolved."""
-    statements = config.read(files, params)
-    return {s.parameter: s.value for s in statements if s.name == "train"}
+def read_settings(files, params=()):
+    """Read gin files and statements: dict of setting to value, unresolved."""
+    return {
+        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): s.value
+        for s in config.read(files, params)
+    }
 
 
 def paper_cells(table, scale="paper", names=None, folder=None):
@@ -104,32 +65,30 @@ def paper_cells(table, scale="paper", names=None, folder=None):
         among them.
 
     Raises:
-        ValueError: for an unknown table or cell.
+        InvalidValue: for an unknown table or cell.
     """
     if table not in TABLES:
-        known = "; ".join(f"{number}: {what}" for number, what in TABLES.items())
-        raise ValueError(
-            f"Invalid value for argument `table`. Expected one of {known}. "
-            f"Received: table={table!r}."
-        )
+        known = "; ".join(f"{number}: {title}" for number, title in TABLES.items())
+        raise invalid("table", f"one of {known}", table)
     if table == 6 and scale == "reduced":
-        raise ValueError(
-            "Invalid value for argument `scale`. Expected 'paper' for table 6, which "
-            "is ImageNet: the reduced protocol is of CIFAR-100, and its cells are "
-            "those of table 4. Received: scale='reduced'."
+        raise invalid(
+            "scale",
+            "'paper' for table 6, which is ImageNet: the reduced protocol is of "
+            "CIFAR-100, and its cells are those of table 4",
+            scale,
         )
     every, stems = {}, {}
     for path in sorted((folder or _folder()).glob(f"table{table}_*.gin")):
         # Of two cells that differ in their networks alone, one is left when reduced.
-        found = cell(path, scale)
-        every.setdefault(found.name, found)
-        stems.setdefault(found.name, [found.name]).append(path.stem)
+        own = cell(path, scale)
+        every.setdefault(own.name, own)
+        stems.setdefault(own.name, [own.name]).append(path.stem)
     chosen = [every[name] for name in _chosen(names, stems)]
     sources = dict.fromkeys(cell.source for cell in chosen if cell.source)
     needed = [every[name] for name in sources if name in every]
     missing = sorted(set(sources) - every.keys())
     if missing:
-        raise ValueError(
+        raise InvalidValue(
             f"Invalid cell in table {table}. Expected the cell that others learn from "
             f"in the same table. Received: none of the name {missing[0]!r}."
         )
@@ -141,7 +100,7 @@ def _folder():
 
 
 def _chosen(names, known):
-    """List the cells that are meant, in their order.
+    """List the cells of some names, in their order.
 
     Args:
         names: list of str, or None for all.
@@ -149,19 +108,22 @@ def _chosen(names, known):
     """
     if names is None:
         return list(known)
-    meant = set()
+    chosen = set()
     for name in names:
-        found = [cell for cell, own in known.items() if name in own]
+        matches = [cell for cell, own in known.items() if name in own]
         # `l1` means `..._l1` and `..._l1_kd`; a whole name means one cell.
-        found = found or [c for c, own in known.items() if any(name in n for n in own)]
-        if not name or not found:
-            raise ValueError(
-                "Invalid value for argument `cells`. Expected names of cells, or parts "
-                f"of them, from {', '.join(known)}. Received: {name!r}."
-                f"{nearest(name, known)}"
+        matches = matches or [
+            cell for cell, own in known.items() if any(name in each for each in own)
+        ]
+        if not name or not matches:
+            raise invalid(
+                "cells",
+                f"names of cells, or parts of them, from {', '.join(known)}",
+                received=repr(name),
+                hint=nearest(name, known).strip(),
             )
-        meant.update(found)
-    return [cell for cell in known if cell in meant]
+        chosen.update(matches)
+    return [cell for cell in known if cell in chosen]
 
 
 def cell(path, scale):
@@ -172,16 +134,16 @@ def cell(path, scale):
         scale: as for `paper_cells`.
 
     Raises:
-        ValueError: if it is not named after what it trains, or has no reduced scale.
+        InvalidValue: if it is not named after what it trains, or has no reduced scale.
     """
-    train = settings([path])
+    settings = read_settings([path])
     # Names, or references such as @resnet20/resnet.
-    trained = [getattr(n, "text", n).split("/")[0] for n in train["networks"]]
-    source = train.get("source")
-    networks = _label(trained, train.get("source_network"))
+    trained = [getattr(n, "text", n).split("/")[0] for n in settings["train.networks"]]
+    source = settings.get("train.source")
+    networks = _label(trained, settings.get("train.source_network"))
     match = _FILE.fullmatch(path.stem)
     if match is None or not match[2].startswith(f"{networks}_"):
-        raise ValueError(
+        raise InvalidValue(
             f"Invalid name of {path}. Expected table<n>_{networks}_<variant>.gin, for "
             f"what it trains. Received: {path.name}."
         )
@@ -189,10 +151,10 @@ def cell(path, scale):
     variant = match[2].removeprefix(f"{networks}_")
     source = Path(source).parent.name if source else None
     if scale == "paper":
-        return Cell(match[2], (file,), source=source)
+        return Cell(match[2], (file,), read_settings, source=source)
     kind = (len(trained), len(set(trained)), source is not None)
     if kind not in _REDUCED:
-        raise ValueError(
+        raise InvalidValue(
             f"Invalid networks in {path}. Expected as many as a file in "
             "gin/protocols/reduced/ has, named in tools/reproduction/cells.py. "
             f"Received: {networks}."
@@ -201,9 +163,8 @@ def cell(path, scale):
     if source:
         # The frozen network is one of a pair that learned alone.
         source = f"{_REDUCED[2, 2, False]}_{source.rpartition('_')[2]}"
-    return Cell(
-        f"{reduced}_{variant}", (file, f"protocols/reduced/{reduced}"), source=source
-    )
+    files = (file, f"protocols/reduced/{reduced}")
+    return Cell(f"{reduced}_{variant}", files, read_settings, source=source)
 
 
 def _label(trained, source_network):

@@ -1,4 +1,4 @@
-"""The paper's table 7: how alike the maps of a cell's networks are, over its seeds.
+"""Table 7 of the paper: similarity of the maps of a cell's networks, over its seeds.
 
 `afd-analyse` looks at unfinished runs too, and says what it looked at. Here an analysis
 counts if that is what the finished run ended with.
@@ -6,7 +6,8 @@ counts if that is what the finished run ended with.
 
 from afd_tf.files import read_json
 from afd_tf.results.statistics import mean_and_deviation
-from reproduction import execution
+from afd_tf.studies import execution
+from afd_tf.text import as_table
 
 _MEASURES = ("l1", "l2", "cosine", "cka")
 _SHAPE = {"pairs": [{"networks": [str], "maps": {"cka": (float, type(None))}}]}
@@ -30,7 +31,8 @@ def analyse(runs):
     for run in (run for run in runs if run.finished and _analysis(run) is None):
         print(f"{run.name}: comparing its networks' maps", flush=True)
         with run.log.open("a", encoding="utf-8") as output:
-            status = execution.call([str(run.path)], output, "analyse")
+            command_line = [*execution.program("analyse"), str(run.path)]
+            status = execution.call(command_line, output)
         if status:
             failed[run.name] = f"afd-analyse ended with status {status} ({run.log})"
         elif _analysis(run) is None:
@@ -51,16 +53,16 @@ def table(runs):
         str: L1, L2 and cosine (means over examples; "-" for maps of different
         channels) and linear CKA of every two networks of a cell.
     """
-    found = {}
+    measured = {}
     for run in (run for run in runs if run.finished):
         for pair in (_analysis(run) or {"pairs": []})["pairs"]:
             key = (run.cell.name, " and ".join(pair["networks"]))
-            found.setdefault(key, []).append(pair["maps"])
+            measured.setdefault(key, []).append(pair["maps"])
     rows = [["cell", "networks", "seeds", *_MEASURES]]
-    for (cell, networks), maps in found.items():
+    for (cell, networks), maps in measured.items():
         values = [_text([each.get(measure) for each in maps]) for measure in _MEASURES]
         rows.append([cell, networks, str(len(maps)), *values])
-    return table(rows)
+    return as_table(rows)
 
 
 def _file(run):
@@ -68,15 +70,14 @@ def _file(run):
 
 
 def _analysis(run):
-    """Return what was found of a finished run as it ended, None if nothing was."""
+    """Return the analysis of a finished run as it ended, None if there is none."""
     try:
         analysis = read_json(_file(run), _SHAPE, "analysis")
     except ValueError:  # damaged or not there: to be made again
         return None
     results = run.results()
-    # Results of early versions have no digest.
-    known = [key for key in _ANALYSED if key in results]
-    return analysis if all(analysis.get(k) == results[k] for k in known) else None
+    current = all(analysis.get(key) == results[key] for key in _ANALYSED)
+    return analysis if current else None
 
 
 def _text(values):

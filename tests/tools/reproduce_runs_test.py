@@ -1,19 +1,24 @@
-"""A table of the paper by one command, interrupted and continued."""
+"""`tools/reproduce` as a process: a table and a study, stopped and continued."""
 
 import csv
 import io
+import json
+import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 from prepared_sets import prepare
-from reproducing import interrupt, reproduce, write_run
-from reproducing import results as finished_results
-from reproduction import cells
-from reproduction.runs import Run
+from records import results as finished_results
+from reproducing import interrupt, reproduce, wait_for, write_run
 
 from afd_tf.cli import results
 from afd_tf.results.comparison import compare
+from afd_tf.studies.runs import Run
+from afd_tf.studies.verification import verify
+from reproduction import cells
+from reproduction.cells import read_settings
 
 CELLS = {
     "resnet8_wrn10_2_vanilla": ["resnet8", "wrn10_2"],
@@ -109,3 +114,102 @@ def test_cells_with_another_file_are_other_configurations(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"{more.name}" in shown
     assert "over vanilla" not in shown.splitlines()[2]
+
+
+TINY = """
+include "pairings/digits_resnet8_resnet20.gin"
+train.networks = ["resnet8", "resnet8"]
+train.epochs = 2
+train.batch_size = 256
+train.deterministic = True
+train.tensorboard = False
+train.method = "{method}"
+"""
+
+
+def write_study(folder):
+    """Write a study of digits, one cell of which cannot run."""
+    folder.mkdir()
+    for method in ("vanilla", "dml"):
+        (folder / f"{method}.gin").write_text(TINY.format(method=method))
+    broken = TINY.format(method="dml") + "train.batch_size = 100000\n"
+    (folder / "broken.gin").write_text(broken)
+    tuned = {"parameters": ["logit/SGD.learning_rate"], "values": [0.1, 1e-9]}
+    design = {
+        "over": ["vanilla", "broken"],
+        "cells": {
+            "vanilla": {"gin_file": str(folder / "vanilla.gin"), "seeds": 2},
+            "dml": {"gin_file": str(folder / "dml.gin"), "seeds": 1},
+            "broken": {
+                "gin_file": str(folder / "broken.gin"),
+                "seeds": 1,
+                "tuned_as": "dml",
+            },
+        },
+        "tuning": {
+            "validation": 0.2,
+            "seed": 100,
+            "cells": {"vanilla": tuned, "dml": tuned},
+        },
+    }
+    (folder / "design.json").write_text(json.dumps(design))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_and_killed_ends_as_an_uninterrupted_one(tmp_path):
+    folder = write_study(tmp_path / "study")
+    (tmp_path / "work").mkdir()
+    work = tmp_path / "work"
+    command = [f"--study={folder}", "--output=out"]
+    tuning, last = work / "out/tuning", work / "out/vanilla/seed_1"
+
+    begun = (tuning / "vanilla_0.1/seed_100/metrics.csv").exists
+    errors = interrupt(reproduce(work, *command), begun, signal.SIGTERM)
+    assert f"Stopped. Continue with: tools/reproduce --study={folder}" in errors
+    assert not (folder / "chosen.json").exists()
+
+    killed = reproduce(work, *command, "--jobs=2")
+    wait_for((last / "metrics.csv").exists, killed)
+    killed.kill()
+    killed.communicate()
+
+    # What was running has not heard of it; it ends by itself.
+    ends = [run / "results.json" for run in (work / "out/vanilla/seed_0", last)]
+    ends.append(work / "out/dml/seed_0/results.json")
+    while not all(path.exists() for path in ends):
+        time.sleep(0.1)
+    shutil.rmtree(last)
+
+    resumed = reproduce(work, *command)
+    output, errors = resumed.communicate()
+    assert resumed.returncode == 1, errors
+    assert "broken/seed_0 failed: status 2: afd-train: Invalid value" in errors
+    assert "vanilla/seed_0: starts" not in output
+    assert "digits, 2 epochs, batches of 256, accuracy on the test images" in output
+    chosen = json.loads((folder / "chosen.json").read_text())
+    assert chosen["vanilla"]["value"] == 0.1
+    low, high = (entry["mean"] for entry in chosen["vanilla"]["validation"])
+    assert low > high
+    kept = folder / "vanilla" / "seed_1"
+    assert sorted(path.name for path in kept.iterdir()) == [
+        *["config.gin", "metrics.csv", "results.json"]
+    ]
+    assert json.loads((kept / "results.json").read_text())["seed"] == 1
+    held_out = (folder / "tuning/vanilla_0.1/seed_100/config.gin").read_text()
+    assert "train.validation = 0.2" in held_out
+
+    # Anew, without a stop; the record is what is compared with.
+    assert verify(folder / "tuning/vanilla_0.1/seed_100", read_settings) == []
+    same = reproduce(work, f"--verify={kept}")
+    assert "the same to the bit" in same.communicate()[0]
+    assert same.returncode == 0
+    changed = json.loads((kept / "results.json").read_text())
+    changed["weights_sha256"] = "0" * 64
+    changed["versions"]["keras"] = "2.0.0"
+    (kept / "results.json").write_text(json.dumps(changed))
+    other = reproduce(work, f"--verify={kept}")
+    output, _ = other.communicate()
+    assert other.returncode == 1
+    assert f"weights_sha256: {'0' * 64} before, " in output
+    assert "keras: 2.0.0 before, " in output

@@ -1,4 +1,4 @@
-"""A study's planned contrasts, with an error that is pooled over its configurations.
+"""Contrasts of configurations, with an error that is pooled over all of them.
 
 Of two or three seeds a configuration's own deviation is hardly known. Here an accuracy
 is an effect of the configuration plus one of the seed plus noise, and the noise is
@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afd_tf.results.formatting import gain_text
+from afd_tf.errors import InvalidValue
 from afd_tf.results.statistics import Gain
+from afd_tf.results.tables import gain_text
+from afd_tf.text import as_table
 
 MEAN = "mean"
 
@@ -85,7 +87,7 @@ def estimate(accuracies, contrasts):
         list of Contrast. Gains have no interval where nothing is left to tell sigma by.
 
     Raises:
-        ValueError: if a configuration and its baseline are of different networks.
+        InvalidValue: if a configuration and its baseline are of different networks.
     """
     contrasts = list(contrasts)
     groups = {}
@@ -93,32 +95,32 @@ def estimate(accuracies, contrasts):
         groups.setdefault(_networks(runs), {})[name] = runs
     fits = {}
     for networks, alike in groups.items():
-        for what in networks:
+        for network in networks:
             values = {
-                (name, seed): run[what]
+                (name, seed): run[network]
                 for name, runs in alike.items()
                 for seed, run in runs.items()
             }
-            fits[networks, what] = _Fit(values)
-    found = []
+            fits[networks, network] = _Fit(values)
+    estimated = []
     for name, baseline in contrasts:
         if not accuracies.get(name, {}).keys() & accuracies.get(baseline, {}).keys():
             continue
         networks = _networks(accuracies[name])
         if networks != _networks(accuracies[baseline]):
-            raise ValueError(
+            raise InvalidValue(
                 "Invalid contrast. Expected two configurations of the same networks. "
                 f"Received: {name!r} and {baseline!r}."
             )
         gains = {
-            what: _gain(fits, networks, what, name, baseline, accuracies)
-            for what in networks
+            network: _gain(fits, networks, network, name, baseline, accuracies)
+            for network in networks
         }
-        found.append((name, baseline, gains))
-    corrected = holm([gains[MEAN].p for _, _, gains in found], len(contrasts))
+        estimated.append((name, baseline, gains))
+    corrected = holm([gains[MEAN].p for _, _, gains in estimated], len(contrasts))
     return [
         Contrast(*each, p, tuple(len(accuracies[name]) for name in each[:2]))
-        for each, p in zip(found, corrected, strict=True)
+        for each, p in zip(estimated, corrected, strict=True)
     ]
 
 
@@ -126,16 +128,18 @@ def _networks(runs):
     return tuple(next(iter(runs.values())))
 
 
-def _gain(fits, networks, what, name, baseline, accuracies):
-    difference, unscaled = fits[networks, what].difference(name, baseline)
+def _gain(fits, networks, network, name, baseline, accuracies):
+    difference, unscaled = fits[networks, network].difference(name, baseline)
     pairs = len(accuracies[name].keys() & accuracies[baseline].keys())
-    like = [fit for (_, own), fit in fits.items() if (own == MEAN) == (what == MEAN)]
-    squares = sum(fit.squares for fit in like)
+    alike = [
+        fit for (_, own), fit in fits.items() if (own == MEAN) == (network == MEAN)
+    ]
+    squares = sum(fit.squares for fit in alike)
     if squares == 0.0:
         return Gain(float(difference), None, None, None, pairs)
     from scipy import stats
 
-    error = float(np.sqrt(squares / sum(fit.freedom for fit in like) * unscaled))
+    error = float(np.sqrt(squares / sum(fit.freedom for fit in alike) * unscaled))
     freedom = sum(fit.freedom for (_, own), fit in fits.items() if own == MEAN)
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
@@ -190,15 +194,14 @@ def table(contrasts, corrected=True):
         )
     if not corrected:
         rows = [[*row[:4], *row[5:]] for row in rows]
-    return table(rows)
+    return as_table(rows)
 
 
-def of_runs(runs):
-    """Read accuracies of finished runs, as `estimate` takes them.
+def accuracies_of(runs):
+    """Read the accuracies of finished runs, as `estimate` takes them.
 
     Args:
-        runs: iterable of `reproduction.runs.Run`; those that are not finished are left
-            out.
+        runs: iterable of Run; those that are not finished are left out.
 
     Returns:
         dict of configuration to a dict of seed to a dict of network, and `MEAN`, to
@@ -207,10 +210,10 @@ def of_runs(runs):
     Raises:
         ValueError: if a run's results.json is damaged.
     """
-    found = {}
+    accuracies = {}
     for run in (run for run in runs if run.finished):
         results = run.results()
         own = {n: each["accuracy"] for n, each in results["networks"].items()}
         own[MEAN] = results["mean"]["accuracy"]
-        found.setdefault(run.cell.name, {})[run.seed] = own
-    return found
+        accuracies.setdefault(run.cell.name, {})[run.seed] = own
+    return accuracies

@@ -1,18 +1,15 @@
-"""The similarity of maps that `tools/reproduce --table=7` ends in."""
+"""Similarity of maps, in which `tools/reproduce --table=7` ends."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import reproduce
-from reproducing import results, write_finished, write_run
-from reproduction import cells, execution, similarity
-from reproduction.cells import Cell
-from reproduction.runs import Run
+from records import read, results
+from reproducing import write_run
+
+from afd_tf.studies import execution
+from afd_tf.studies.runs import Cell, Run
+from reproduction import cells, similarity
 
 ENDED = {"epoch": 2, "step": 20, "weights_sha256": "a"}
 MAPS = {"l1": 1.0, "l2": 2.0, "cosine": 0.5, "cka": 0.5}
@@ -40,7 +37,7 @@ def finished(cell, seed, folder):
 
 
 def test_the_table_of_similarity_has_mean_and_deviation_over_seeds(tmp_path):
-    alike, other = Cell("alike", ()), Cell("other", ())
+    alike, other = Cell("alike", (), read), Cell("other", (), read)
     every = [(alike, 0), (alike, 1), (other, 0)]
     runs = [finished(cell, seed, tmp_path) for cell, seed in every]
     for run, cosine in zip(runs[:2], (0.25, 0.75), strict=True):
@@ -61,10 +58,11 @@ def answers(monkeypatch):
     """Let `afd-analyse` write, at each call, what the next of a list says it is of."""
     remaining = []
 
-    def call(arguments, output, command):
+    def call(command_line, output):
+        *_, command, path = command_line
         assert command == "analyse"
-        [path] = map(Path, arguments)
-        run = Run(Cell(path.parent.name, ()), int(path.name[-1]), path.parents[1])
+        path = Path(path)
+        run = Run(Cell(path.parent.name, (), read), int(path.name[-1]), path.parents[1])
         write_maps(run, [{**MAPS, "cosine": 1.0}], **remaining.pop(0))
         return 0
 
@@ -84,7 +82,7 @@ def answers(monkeypatch):
 def test_an_analysis_of_other_weights_than_the_last_is_made_again(
     tmp_path, answers, before
 ):
-    run = finished(Cell("cell", ()), 0, tmp_path)
+    run = finished(Cell("cell", (), read), 0, tmp_path)
     if before == "damaged":
         (run.path / "analysis").mkdir()
         (run.path / "analysis" / "analysis.json").write_text("{")
@@ -100,52 +98,9 @@ def test_an_analysis_of_other_weights_than_the_last_is_made_again(
 
 
 def test_an_analysis_that_cannot_be_of_the_last_weights_is_a_failure(tmp_path, answers):
-    run = finished(Cell("cell", ()), 0, tmp_path)
+    run = finished(Cell("cell", (), read), 0, tmp_path)
     answers.append({"weights_sha256": "b"})
     [(name, reason)] = similarity.analyse([run]).items()
     assert name == "cell/seed_0"
     assert "analysis.json is not of the weights that" in reason
     assert similarity.table([run]).splitlines()[2:] == []
-
-
-def test_results_without_a_digest_are_told_apart_by_epoch_and_step(tmp_path, answers):
-    run = Run(Cell("cell", ()), 0, tmp_path)
-    write_finished(run.path, results("a", "b", epoch=2, step=20))
-    write_maps(run, [MAPS], step=10)
-    answers.append({})
-    assert similarity.analyse([run]) == {}
-    assert answers == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_analysis_and_the_tool(tmp_path, monkeypatch, capsys, number):
-    started = []
-
-    def start(arguments, output, command):
-        assert command == "analyse"
-        program = [sys.executable, "-c", "import time; time.sleep(600)"]
-        started.append(subprocess.Popen(program, process_group=0))
-        return started[-1]
-
-    class Clock:
-        monotonic, strftime = time.monotonic, time.strftime
-
-        @staticmethod
-        def sleep(seconds):
-            time.sleep(seconds)
-            if started:
-                signal.raise_signal(number)
-
-    monkeypatch.setattr(execution, "start", start)
-    monkeypatch.setattr(execution, "time", Clock)
-    [cell] = cells.paper_cells(7, "reduced", ["resnet8x2_afd"])
-    finished(cell, 0, tmp_path)
-    before = signal.getsignal(number)
-    arguments = ["--table=7", "--scale=reduced", "--cells=resnet8x2_afd", "--seeds=1"]
-    status = reproduce.main([*arguments, f"--output={tmp_path}"])
-    error = capsys.readouterr().err
-    assert status == 128 + number, error
-    assert "Stopped. Continue with: tools/reproduce" in error
-    [process] = started
-    assert process.returncode == -signal.SIGTERM
-    assert signal.getsignal(number) == before

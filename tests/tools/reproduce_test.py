@@ -1,15 +1,18 @@
-"""Mistakes in a command of `tools/reproduce` end in a line and status 2."""
+"""`tools/reproduce`: its flags, its plan, and the line that a mistake ends in."""
 
 import json
+import signal
 
 import pytest
 import reproduce
 from privileges import without_privileges
+from records import results, write_record
 from reproducing import reproduce as start
-from reproducing import results, write_run
-from reproduction import execution
+from reproducing import write_run
+
+from afd_tf.studies import execution, workflow
+from afd_tf.studies.runs import Run
 from reproduction.cells import paper_cells
-from reproduction.runs import Run
 
 ONE = ["--table=4", "--scale=reduced", "--cells=resnet8_wrn10_2_afd", "--seeds=1"]
 
@@ -88,7 +91,7 @@ def test_an_output_that_is_a_file_is_refused(capsys, tmp_path, below, plan):
 
 
 def test_an_output_that_cannot_be_written_is_named(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(reproduce, "_check_data", lambda runs: None)
+    monkeypatch.setattr(workflow, "_check_data", lambda runs: None)
     output = tmp_path / "runs"
     output.mkdir(mode=0)
     with without_privileges():
@@ -115,7 +118,7 @@ def test_a_file_for_all_cells_gives_them_folders_of_their_own(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("results.json", "{}", "'method' is missing"),
+        ("results.json", "{}", "'schema' is missing"),
         ("results.json", '{"method": "afd", ', "it is no JSON"),
         ("metrics.csv", "nothing\n1\n", "a row has no epoch and seconds"),
         ("metrics.csv", "epoch,seconds\n1,\n", "a row has no epoch and seconds"),
@@ -187,3 +190,24 @@ def test_a_list_of_seeds_is_not_a_number_of_them(capsys):
     with pytest.raises(SystemExit):
         reproduce.main(["--table=3", "--seeds=0,1"])
     assert "--seeds: expected a number from 1 on, not '0,1'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_nothing_runs_ends_the_tool_alike(monkeypatch, capsys, number):
+    stop = lambda *_: signal.raise_signal(number)  # noqa: E731
+    monkeypatch.setattr(reproduce, "paper_cells", stop)
+    assert reproduce.main(["--table=4"]) == 128 + number
+    assert "Continue with: tools/reproduce --table=4" in capsys.readouterr().err
+
+
+def test_a_stopped_verification_is_said_to_begin_again(tmp_path, monkeypatch, capsys):
+    run = write_record(tmp_path / "run", results("n"))
+
+    def stopped(*_):
+        raise execution.Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(reproduce, "verify", stopped)
+    assert reproduce.main([f"--verify={run}"]) == 143
+    error = capsys.readouterr().err
+    assert f"Nothing is kept. Begin with: tools/reproduce --verify={run}" in error
+    assert "Continue" not in error

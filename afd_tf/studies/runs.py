@@ -1,21 +1,71 @@
-"""Runs of cells: their commands, what is done of them, and what is left to do."""
+"""Runs of a study: their commands, their progress, and the time that is left."""
 
 import csv
 import dataclasses
+import functools
 import io
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
-from afd_tf import config
+from afd_tf.errors import InvalidValue
 from afd_tf.files import read_text
 from afd_tf.results.finished_runs import IMMATERIAL
 from afd_tf.runs.run_directory import RunDirectory
-from reproduction.cells import Cell
 
 _SOURCE = "train.source"
 # What is kept of a run for good: small files of text.
 RECORDED = ("results.json", "metrics.csv", "config.gin")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A configuration of a study. With a seed it is a run.
+
+    Attributes:
+        name: str, the name of its directory.
+        files: tuple of configuration files, later ones winning.
+        read: callable from a list of files and one of statements to a dict of setting,
+            such as "train.epochs", to value.
+        params: tuple of statements, which win over the files.
+        source: name of the cell whose run of the same seed it learns from, or None.
+    """
+
+    name: str
+    files: tuple
+    read: Callable
+    params: tuple = ()
+    source: str | None = None
+
+    @functools.cached_property
+    def settings(self):
+        """Dict of setting to value, as the files and statements have it."""
+        return self.read(list(self.files), list(self.params))
+
+    def setting(self, name):
+        """Return the value of `train.<name>`, or None."""
+        return self.settings.get(f"train.{name}")
+
+    def changed(self, *params):
+        """Return this cell with statements added."""
+        return dataclasses.replace(self, params=(*self.params, *params))
+
+    def varied(self, files):
+        """Return this cell with files after its own: another, with another name.
+
+        What it learns from is varied alike.
+
+        Args:
+            files: list of str.
+        """
+        ending = "".join(f"_{Path(file).name.removesuffix('.gin')}" for file in files)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}{ending}",
+            files=(*self.files, *files),
+            source=self.source and f"{self.source}{ending}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +86,7 @@ class Run:
 
     @property
     def name(self):
-        """Str, e.g. "resnet8_wrn10_2_afd/seed_0"."""
+        """Str, e.g. "dml/seed_0"."""
         return f"{self.cell.name}/seed_{self.seed}"
 
     @property
@@ -60,7 +110,7 @@ class Run:
         """Return the arguments of `afd-train`; the same for every start."""
         params = list(self.cell.params)
         if self.source:
-            params.append(f"train.source = {str(self.source)!r}")
+            params.append(f"{_SOURCE} = {str(self.source)!r}")
         return [
             *(f"--gin_file={file}" for file in self.cell.files),
             *(f"--gin_param={param}" for param in params),
@@ -90,25 +140,25 @@ class Run:
         alone has and that change no result.
 
         Raises:
-            ValueError: naming a setting that differs.
+            InvalidValue: naming a setting that differs.
         """
         if not self.finished:
             return
         file = self.kept / "config.gin"
-        then, now = _values([file]), _values(self.cell.files, self.cell.params)
-        now["train.seed"] = self.seed
-        of_its_own = {
+        recorded = self.cell.read([str(file)], [])
+        current = {**self.cell.settings, "train.seed": self.seed}
+        recorded_alone = {
             name
-            for name, value in then.items()
-            if name not in {*now, *IMMATERIAL, _SOURCE} and value is not None
+            for name, value in recorded.items()
+            if name not in {*current, *IMMATERIAL, _SOURCE} and value is not None
         }
-        for name in [*now, *sorted(of_its_own)]:
-            wanted = now.get(name)
-            if name != _SOURCE and then.get(name, wanted) != wanted:
-                raise ValueError(
+        for name in [*current, *sorted(recorded_alone)]:
+            wanted = current.get(name)
+            if name != _SOURCE and recorded.get(name, wanted) != wanted:
+                raise InvalidValue(
                     f"Invalid finished run {self.name}. Expected one of the settings "
                     f"that it would have now, {name} = {wanted!r}. "
-                    f"Received: {then[name]!r} in {file}. "
+                    f"Received: {recorded[name]!r} in {file}. "
                     f"Take another --output, or remove {self.kept} to run it again."
                 )
 
@@ -137,20 +187,13 @@ class Run:
         return int(rows[-1]["epoch"]), float(rows[-1]["seconds"])
 
     def status(self):
-        """Say how far the run is, for people."""
+        """Return how far the run is, for people: str."""
         if self.finished:
             return "finished"
         done, _ = self.progress()
         if done:
             return f"epoch {done} of {self.cell.setting('epochs')}"
         return "begun" if (self.path / "config.gin").is_file() else "to do"
-
-
-def _values(files, params=()):
-    statements = config.read(files, params)
-    return {
-        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): s.value for s in statements
-    }
 
 
 def metrics(folder):
@@ -164,7 +207,7 @@ def metrics(folder):
         numbers; [] if there is none.
 
     Raises:
-        ValueError: naming the file, if it is damaged.
+        InvalidValue: naming the file, if it is damaged.
     """
     path = Path(folder) / "metrics.csv"
     if not path.is_file():
@@ -175,7 +218,7 @@ def metrics(folder):
         for row in rows:
             int(row["epoch"]), float(row["seconds"])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(
+        raise InvalidValue(
             f"Damaged metrics {str(path)!r}: a row has no epoch and seconds ({error})."
         ) from error
     return rows

@@ -1,17 +1,17 @@
-"""A study: values tuned on a validation split, then final runs of several seeds.
+"""A study's design, the values it chooses on held-out images, and its runs.
 
-`design.json` in the study's folder says which cells with how many seeds, and what is
-tuned, if anything is. `chosen.json` beside it is what is chosen so far: each cell is
-added when its tuning runs are finished, and what is in it is read from then on, never
-chosen again. No tuning run reads the test set.
+A design says which cells are run with how many seeds, and what is tuned, if anything
+is. `chosen.json` is what is chosen so far: each cell is added when its tuning runs are
+finished, and what is in it is read from then on, never chosen again. No tuning run
+reads the test set.
 """
 
 from pathlib import Path
 
+from afd_tf.errors import InvalidValue, invalid
 from afd_tf.files import read_json, write_json
 from afd_tf.results.comparison import BASELINES
-from reproduction.cells import Cell
-from reproduction.runs import Run
+from afd_tf.studies.runs import Cell, Run
 
 _MOST_VALUES = 3
 # What design.json must have; a cell may have `tuned_as`, and the design `over`,
@@ -34,6 +34,7 @@ class Study:
         folder: path of the study, with `design.json`; small files of every run are
             kept in it, and what is chosen.
         output: path of the folder of all runs.
+        read: callable, see `afd_tf.studies.runs.Cell`.
         epochs: int in place of the protocol's, to try a study out; or None. With it
             nothing is written to `folder` or taken from what is kept in it: what is
             chosen is in `output`, beside the runs.
@@ -46,21 +47,20 @@ class Study:
         tuning: dict, what the design says of tuning; no cells if it has none.
         over: list of str, the cells that gains are reported over.
         contrasts: list of (cell, baseline), the questions asked in advance; see
-            `reproduction.contrasts`.
+            `afd_tf.studies.contrasts`.
         exploratory: list of (cell, baseline), those of less weight.
     """
 
-    def __init__(self, folder, output, epochs=None):
-        self.folder, self.output = Path(folder), Path(output)
-        path = self.folder / "design.json"
-        if not path.is_file():
-            raise ValueError(
-                "Invalid value for argument `study`. Expected the folder of a study, "
-                f"with a design.json. Received: study={str(folder)!r}."
+    def __init__(self, folder, output, read, epochs=None):
+        self._design_path = Path(folder) / "design.json"
+        self._output, self._read = Path(output), read
+        if not self._design_path.is_file():
+            raise invalid(
+                "study", "the folder of a study, with a design.json", str(folder)
             )
-        design = read_json(path, _DESIGN, "design of a study")
+        design = self._read_design(_DESIGN)
         if "tuning" in design:
-            read_json(path, {"tuning": _TUNING}, "design of a study")
+            self._read_design({"tuning": _TUNING})
         self._cells, self.tuning = design["cells"], design.get("tuning", _NO_TUNING)
         self.over = design.get("over", BASELINES)
         self.contrasts, self.exploratory = (
@@ -68,70 +68,68 @@ class Study:
         )
         self._params = () if epochs is None else (f"train.epochs = {epochs}",)
         # Runs of another number of epochs must not pass for the study's own.
-        self._record = self.folder if epochs is None else None
-        self._chosen_path = (self._record or self.output) / "chosen.json"
+        self._record = Path(folder) if epochs is None else None
+        self._chosen_path = (self._record or self._output) / "chosen.json"
         self._check()
+
+    def _read_design(self, shape):
+        return read_json(self._design_path, shape, "design of a study")
+
+    def _invalid(self, part, expected, received):
+        return InvalidValue(
+            f"Invalid {part} in {self._design_path}. Expected {expected}. "
+            f"Received: {received}."
+        )
 
     def _check(self):
         if not self._cells:
-            raise ValueError(
-                f"Invalid `cells` in {self.folder / 'design.json'}. Expected at least "
-                "one. Received: none."
-            )
+            raise self._invalid("`cells`", "at least one", "none")
         budgets = {name: len(t["values"]) for name, t in self.tuning["cells"].items()}
         if len(set(budgets.values())) > 1 or max([0, *budgets.values()]) > _MOST_VALUES:
-            raise ValueError(
-                f"Invalid tuning in {self.folder / 'design.json'}. Expected as many "
-                f"values for every cell, at most {_MOST_VALUES}. Received: {budgets}."
-            )
+            expected = f"as many values for every cell, at most {_MOST_VALUES}"
+            raise self._invalid("tuning", expected, budgets)
         for name in self._cells:
             if self._tuned_as(name) not in {None, *budgets}:
-                raise ValueError(
-                    f"Invalid cell in {self.folder / 'design.json'}. Expected one that "
-                    "is tuned, or `tuned_as` one that is, or null for what its file "
-                    f"says. Received: {name!r}."
+                raise self._invalid(
+                    "cell",
+                    "one that is tuned, or `tuned_as` one that is, or null for what "
+                    "its file says",
+                    repr(name),
                 )
         for name in self.over:
             if name not in {*self._cells, *BASELINES}:
-                raise ValueError(
-                    f"Invalid `over` in {self.folder / 'design.json'}. Expected cells "
-                    f"of the study, {', '.join(self._cells)}. Received: {name!r}."
-                )
+                expected = f"cells of the study, {', '.join(self._cells)}"
+                raise self._invalid("`over`", expected, repr(name))
 
     def _pairs(self, design, key):
-        path = self.folder / "design.json"
         if key in design:
-            read_json(path, {key: [[str]]}, "design of a study")
+            self._read_design({key: [[str]]})
         for pair in design.get(key, ()):
             two = len(pair) == len(set(pair)) == 2
             if not two or not set(pair) <= set(self._cells):
-                raise ValueError(
-                    f"Invalid `{key}` in {path}. Expected two different cells of the "
-                    f"study in each. Received: {pair!r}."
-                )
+                expected = "two different cells of the study in each"
+                raise self._invalid(f"`{key}`", expected, repr(pair))
         return [tuple(pair) for pair in design.get(key, ())]
 
     def _tuned_as(self, name):
         own = name if self.tuning["cells"] else None
         return self._cells[name].get("tuned_as", own)
 
-    def _cell(self, name, run_name, params):
+    def _run(self, name, seed, params, run_name=None):
         files = (self._cells[name]["gin_file"],)
-        return Cell(run_name, files, (*self._params, *params))
+        params = (*self._params, *params)
+        cell = Cell(run_name or name, files, self._read, params)
+        return Run(cell, seed, self._output, self._record)
 
     def tuning_runs(self):
         """List the runs that values are chosen by; evaluated on held-out images."""
         held_out = f"train.validation = {self.tuning['validation']}"
         return [
-            Run(
-                self._cell(
-                    name,
-                    f"tuning/{name}_{value:g}",
-                    (held_out, *_statements(tuned, value)),
-                ),
+            self._run(
+                name,
                 self.tuning["seed"],
-                self.output,
-                self._record,
+                (held_out, *_params(tuned, value)),
+                f"tuning/{name}_{value:g}",
             )
             for name, tuned in self.tuning["cells"].items()
             for value in tuned["values"]
@@ -173,7 +171,7 @@ class Study:
     def _check_choice(self, name, choice, tuned):
         values = [entry["value"] for entry in choice["validation"]]
         if (choice["parameters"], values) != (tuned["parameters"], tuned["values"]):
-            raise ValueError(
+            raise InvalidValue(
                 f"Invalid choice for {name!r} in {self._chosen_path}. Expected one "
                 f"from {tuned['values']}, as the design has it. Received: {values}. "
                 "Delete it to choose again."
@@ -187,12 +185,7 @@ class Study:
         """
         most = max(cell["seeds"] for cell in self._cells.values())
         return [
-            Run(
-                self._cell(name, name, params),
-                seed,
-                self.output,
-                self._record,
-            )
+            self._run(name, seed, params)
             for seed in range(most)
             for name, cell in self._cells.items()
             if seed < cell["seeds"]
@@ -205,7 +198,7 @@ class Study:
         if tuned_as is None:
             return ()
         choice = chosen.get(tuned_as)
-        return choice and _statements(choice, choice["value"])
+        return choice and _params(choice, choice["value"])
 
     def without_choice(self, chosen):
         """List the cells that cannot be run, as a tuning run of theirs has failed."""
@@ -213,7 +206,7 @@ class Study:
         return [name for name in self._cells if self._tuned_as(name) not in done]
 
 
-def _statements(tuned, value):
+def _params(tuned, value):
     return [f"{parameter} = {value!r}" for parameter in tuned["parameters"]]
 
 

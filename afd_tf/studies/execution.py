@@ -1,19 +1,16 @@
-"""Starts runs as processes, several at a time, until all have ended in some way."""
+"""Execution of runs as processes, several at a time, until all have ended."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from afd_tf.studies.runs import seconds_left
 from afd_tf.text import counted, duration
-from reproduction.runs import seconds_left
 
-ROOT = Path(__file__).resolve().parents[2]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds between two looks at what runs.
+# Seconds between two looks at the processes.
 _PAUSE = 0.2
 
 
@@ -29,70 +26,72 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
-def start(arguments, output, command="train"):
-    """Start a command in a process group of its own: a Ctrl-C reaches it through us.
+def program(command):
+    """Return the start of a command line, of "train" for `afd-train`: list of str."""
+    return [sys.executable, "-m", "afd_launcher", command]
+
+
+def start(command_line, output):
+    """Start a process in a group of its own: a Ctrl-C reaches it through us alone.
 
     Args:
-        arguments: list of str.
+        command_line: list of str.
         output: open file for what it prints.
-        command: str, "train" for `afd-train`, and so on.
 
     Returns:
         `subprocess.Popen`.
     """
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "afd_launcher", command, *arguments],
+        command_line,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         process_group=0,
     )
 
 
-def call(arguments, output, command):
-    """Run a command to its end, as `start` starts it.
+def call(command_line, output):
+    """Run a process to its end, as `start` starts it.
 
     Returns:
         int, its exit status.
 
     Raises:
-        Stopped: by a signal, after the command was ended.
+        Stopped: by a signal, after the process was ended.
     """
-    heard = []
-    with _listening(lambda number, frame: heard.append(number)):
-        process = start(arguments, output, command)
-        while process.poll() is None and not heard:
+    received = []
+    with _handling(lambda number, frame: received.append(number)):
+        process = start(command_line, output)
+        while process.poll() is None and not received:
             time.sleep(_PAUSE)
-        if heard:
+        if received:
             process.terminate()
             process.wait()
-            raise Stopped(heard[0])
+            raise Stopped(received[0])
     return process.returncode
 
 
 def stopping():
-    """Let SIGINT and SIGTERM raise `Stopped` where nothing runs that hears them."""
+    """Let SIGINT and SIGTERM raise `Stopped` where no run handles them."""
 
     def stop(number, frame):
         raise Stopped(number)
 
-    return _listening(stop)
+    return _handling(stop)
 
 
 @contextlib.contextmanager
-def _listening(hear):
-    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+def _handling(handler):
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class Execution:
-    """Does what is left of a list of runs.
+    """Execution of the runs of a list that are not finished.
 
     A run that ends with an error does not end the others. SIGINT and SIGTERM are passed
     on, each run saves where it stands, and `execute` raises.
@@ -101,18 +100,21 @@ class Execution:
         runs: list of Run, in the order in which they start; one that others learn from
             before them.
         jobs: int >= 1, runs at a time.
+        command: list of str, the command line that a run's arguments are added to.
+            Default: `afd-train`.
         every_seconds: float, time between two lines about progress.
     """
 
-    def __init__(self, runs, jobs=1, every_seconds=60.0):
+    def __init__(self, runs, jobs=1, command=None, every_seconds=60.0):
         self._runs = runs
         self._jobs = jobs
+        self._command = command or program("train")
         self._every_seconds = every_seconds
         self._waiting = [run for run in runs if not run.finished]
         self._running = {}
         self._failed = {}
-        self._heard = []
-        self._passed_on = 0
+        self._signals = []
+        self._forwarded = 0
 
     def execute(self):
         """Run until nothing is left.
@@ -123,7 +125,7 @@ class Execution:
         Raises:
             Stopped: by a signal, after all processes have ended.
         """
-        with _listening(lambda number, frame: self._heard.append(number)):
+        with _handling(lambda number, frame: self._signals.append(number)):
             try:
                 self._execute()
             finally:
@@ -133,31 +135,34 @@ class Execution:
                     process.wait()
         for run in self._runs:
             run.keep()
-        if self._heard:
-            raise Stopped(self._heard[-1])
+        if self._signals:
+            raise Stopped(self._signals[-1])
         return self._failed
 
     def _execute(self):
-        said = time.monotonic()
-        while self._running or (self._waiting and not self._heard):
-            self._start_what_can()
+        printed = time.monotonic()
+        while self._running or (self._waiting and not self._signals):
+            waiting = len(self._waiting)
+            self._start_ready()
+            if not self._running and waiting and len(self._waiting) == waiting:
+                self._fail_waiting()
             time.sleep(_PAUSE)
-            self._pass_on()
-            self._gather()
-            if self._running and time.monotonic() - said > self._every_seconds:
-                said = time.monotonic()
-                self._say_progress()
+            self._forward_signals()
+            self._collect_ended()
+            if self._running and time.monotonic() - printed > self._every_seconds:
+                printed = time.monotonic()
+                self._print_progress()
 
-    def _pass_on(self):
+    def _forward_signals(self):
         # Not in the handler: it may come while a process starts.
-        for number in self._heard[self._passed_on :]:
-            self._passed_on += 1
+        for number in self._signals[self._forwarded :]:
+            self._forwarded += 1
             for process in self._running:
                 process.send_signal(number)
 
-    def _start_what_can(self):
+    def _start_ready(self):
         for run in list(self._waiting):
-            if self._heard or len(self._running) >= self._jobs:
+            if self._signals or len(self._running) >= self._jobs:
                 return
             if run.source and not (run.source / "results.json").is_file():
                 name = str(run.source.relative_to(run.output))
@@ -167,32 +172,38 @@ class Execution:
                 continue
             self._waiting.remove(run)
             run.log.parent.mkdir(parents=True, exist_ok=True)
-            _say(f"{run.name}: {'continues' if run.progress()[0] else 'starts'}")
+            _print(f"{run.name}: {'continues' if run.progress()[0] else 'starts'}")
             with run.log.open("a", encoding="utf-8") as output:
-                self._running[start(run.arguments(), output)] = run
+                process = start([*self._command, *run.arguments()], output)
+            self._running[process] = run
 
-    def _gather(self):
+    def _fail_waiting(self):
+        for run in self._waiting:
+            self._fail(run, f"{run.source}, which it learns from, is no finished run")
+        self._waiting.clear()
+
+    def _collect_ended(self):
         for process in [p for p in self._running if p.poll() is not None]:
             run = self._running.pop(process)
             if process.returncode == 0 and run.finished:
                 run.keep()
-                _say(f"{run.name}: finished. {self._left()}")
-            elif not self._heard:
+                _print(f"{run.name}: finished. {self._summary()}")
+            elif not self._signals:
                 last = run.log.read_text(encoding="utf-8").strip().splitlines()[-1:]
                 status = f"status {process.returncode}"
                 self._fail(run, f"{status}: {' '.join(last)} ({run.log})")
 
     def _fail(self, run, reason):
         self._failed[run.name] = reason
-        _say(f"{run.name}: failed, {reason}")
+        _print(f"{run.name}: failed, {reason}")
 
-    def _say_progress(self):
+    def _print_progress(self):
         running = ", ".join(
             f"{run.name} {run.status()}" for run in self._running.values()
         )
-        _say(f"{running}. {self._left()}")
+        _print(f"{running}. {self._summary()}")
 
-    def _left(self):
+    def _summary(self):
         remaining = [run for run in self._runs if run.name not in self._failed]
         done = sum(run.finished for run in remaining)
         seconds = seconds_left(remaining, self._jobs)
@@ -200,5 +211,5 @@ class Execution:
         return f"{done} of {counted(len(self._runs), 'run')} done, {left} left"
 
 
-def _say(text):
+def _print(text):
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)

@@ -1,0 +1,1 @@
+"""Studies: many runs planned, run, resumed, verified and compared."""
