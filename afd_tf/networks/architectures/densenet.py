@@ -59,7 +59,9 @@ def densenet(
     x = build.convolution(images, 2 * growth, 3, 1, name="conv")
     for stage in (1, 2, 3):
         if stage > 1:
-            x = _preactivation(build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}")
+            x = _preactivation(
+                build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}"
+            )
             x = keras.layers.AveragePooling2D(
                 2, padding="same", name=f"transition{stage - 1}_pool"
             )(x)
