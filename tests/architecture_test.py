@@ -128,7 +128,7 @@ def test_every_arrow_is_found_when_it_is_reversed():
         ("afd_tf.data.load", "import gin"),
         ("afd_tf.training.experiment", "from absl import flags"),
         ("afd_tf.training.experiment", "import afd_tf"),
-        ("afd_tf.training.experiment", "from . import outcome"),
+        ("afd_tf.training.loop", "from . import outcome"),
         ("afd_tf.something_new", ""),
     ],
 )

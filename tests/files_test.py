@@ -80,3 +80,35 @@ def test_after_a_failure_the_folders_that_were_made_are_gone(tmp_path):
     with files.made_folder(tmp_path / "there" / "c"):
         pass
     assert (tmp_path / "there" / "c").is_dir()
+
+
+def test_files_are_replaced_as_a_whole_or_not_at_all(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    files.write_text(first, "old")
+
+    def write_half():
+        with files.replacing(first, second) as temporary:
+            temporary[0].write_text("new")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert first.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+    with files.replacing(first, second) as temporary:
+        for path in temporary:
+            path.write_text("new")
+    assert first.read_text() == second.read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with (
+        pytest.warns(UserWarning, match="cannot be locked"),
+        files.held(tmp_path / "lock"),
+    ):
+        pass

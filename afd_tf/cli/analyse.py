@@ -22,7 +22,7 @@ def _execute(values, arguments, argv):
     with command.opened_run(arguments[0], params) as (run, settings):
         from afd_tf import analysis
         from afd_tf.analysis import figures, pictures
-        from afd_tf.training import experiment
+        from afd_tf.training import restore
         from afd_tf.training.outcome import weights_digest
 
         draws = figures.available()
@@ -30,7 +30,7 @@ def _execute(values, arguments, argv):
             expected = "matplotlib, which draws them, to be installed"
             hint = f"Install it: {_PLOT}."
             raise invalid("images", expected, values.images, hint=hint)
-        restored, position = experiment.restore(run.path, settings)
+        restored, position = restore(run.path, settings)
         info = restored.info
         chosen = None
         if draws:

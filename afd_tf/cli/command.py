@@ -171,7 +171,7 @@ def opened_run(path, params=()):
         params: gin statements that win over its configuration.
 
     Yields:
-        `RunDirectory`, and the settings of the run, a dict.
+        `RunDirectory` and `Settings` of the run.
 
     Raises:
         Mistake: if there is no such run, or its configuration is damaged.
@@ -184,10 +184,11 @@ def opened_run(path, params=()):
     import_tensorflow()
     config.load([run.config], params)
 
-    from afd_tf.training.construction import environment
+    from afd_tf.training import Settings
+    from afd_tf.training.experiment import environment
 
-    settings = config.settings()
-    with environment(precision=settings["precision"]):
+    settings = Settings(**config.settings())
+    with environment(precision=settings.precision):
         yield run, settings
 
 

@@ -19,10 +19,10 @@ def _execute(values, arguments, argv):
 def _run_rows(values):
     params = flags.as_params(values, "data_dir")
     with command.opened_run(values.workdir, params) as (run, settings):
-        from afd_tf.training import experiment, loop
+        from afd_tf.training import restore
 
-        restored, position = experiment.restore(run.path, settings)
-        metrics = loop.evaluate(restored)
+        restored, position = restore(run.path, settings)
+        metrics = restored.evaluate()
     info, distiller = restored.info, restored.distiller
     print(
         f"{run.path}: {position} on {info.test_examples:,} images of {info.name} "
@@ -43,7 +43,7 @@ def _accuracy_and_loss(metrics, name):
 
 def _model_rows(values):
     command.import_tensorflow()
-    from afd_tf.training.restoring import evaluate_export
+    from afd_tf.exports.evaluation import evaluate_export
 
     report = evaluate_export(
         values.model,

@@ -25,14 +25,14 @@ def _execute(values, arguments, argv):
             Path(output),
             format=values.format,
             preprocessing=restoring.preprocessing(
-                run, settings["dataset"], name, position.epoch
+                run, settings.dataset, name, position.epoch
             ),
         )
     # What the run calls it: networks of one kind have one name in Keras.
     print(f"exported {position} of {dataclasses.replace(report, network=name)}")
     if not run.results.is_file():
         print(
-            f"The run is not finished: it has {counted(settings['epochs'], 'epoch')}.",
+            f"The run is not finished: it has {counted(settings.epochs, 'epoch')}.",
             file=sys.stderr,
         )
     return 0

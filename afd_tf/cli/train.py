@@ -49,15 +49,14 @@ def _execute(values, arguments, argv):
     from afd_tf.devices.clusters import is_chief
     from afd_tf.results import tables
     from afd_tf.runs.provenance import Provenance, command_line
-    from afd_tf.training import RunDirectory
+    from afd_tf.training import RunDirectory, Settings
 
-    settings = config.settings()
-    seed = settings["seed"]
+    settings = Settings(**config.settings())
     workdir = values.workdir or default_workdir(
-        values.gin_file, seed, config.DEFAULT_PAIRING
+        values.gin_file, settings.seed, config.DEFAULT_PAIRING
     )
     run = RunDirectory(workdir)
-    chief = is_chief(*(settings.get(n) for n in ("strategy", "workers", "task")))
+    chief = is_chief(settings.strategy, settings.workers, settings.task)
     if not chief:
         print(f"{run.path}: the chief writes it; this worker trains.")
     elif values.workdir or not values.dry_run:

@@ -49,11 +49,11 @@ def table():
     from afd_tf.distillation import schedules
     from afd_tf.distillation.fused_optimizers import SGD, Adam
     from afd_tf.distiller import OnlineDistiller
-    from afd_tf.training import experiment
+    from afd_tf.training import train
 
     # With the arguments that the caller gives, which no file may set.
     ours = {
-        "train": (experiment.train, "workdir provenance dry_run"),
+        "train": (train, "workdir callbacks provenance dry_run"),
         "OnlineDistiller": (OnlineDistiller, "networks method topology source name"),
         "compile": (OnlineDistiller.compile, "self total_steps steps_per_execution"),
         "load_data": (data.load, "name batch_size data_dir validation seed"),

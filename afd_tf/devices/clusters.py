@@ -1,9 +1,11 @@
-"""Which processes train together, from flags, TF_CONFIG or Slurm."""
+"""Clusters of workers, from arguments, TF_CONFIG or Slurm."""
 
 import dataclasses
 import json
 import os
 import re
+
+from afd_tf.errors import InvalidValue, inapplicable, invalid
 
 _ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
 _HOSTS = re.compile(r"(?:[^,\[\]]|\[[^\]]*\])+")
@@ -32,7 +34,7 @@ def is_chief(strategy, workers=None, task=None):
     """Whether a process with these arguments of `train` writes the run directory.
 
     Raises:
-        ValueError: if they contradict each other or are malformed.
+        InvalidValue: if they contradict each other or are malformed.
     """
     if not isinstance(strategy, str) or strategy != "multi_worker":
         check_unused(strategy, workers, task)
@@ -44,15 +46,12 @@ def check_unused(strategy, workers, task):
     """Check that no workers are listed for a strategy of one process.
 
     Raises:
-        ValueError: if they are.
+        InvalidValue: if they are.
     """
     for name, value in (("workers", workers), ("task", task)):
         if value is not None:
-            raise ValueError(
-                f"Argument `{name}` describes a cluster. Expected strategy="
-                f"'multi_worker' with it. Received: {name}={value!r} and strategy="
-                f"{strategy!r}."
-            )
+            reason = "without strategy='multi_worker' there is no cluster"
+            raise inapplicable(name, value, reason)
 
 
 def find(workers=None, task=None, environment=None):
@@ -68,14 +67,14 @@ def find(workers=None, task=None, environment=None):
         Cluster.
 
     Raises:
-        ValueError: if there is none, or it is malformed or contradicts itself.
+        InvalidValue: if there is none, or it is malformed or contradicts itself.
     """
     environment = os.environ if environment is None else environment
     config = environment.get("TF_CONFIG", "").strip()
     if workers is not None or task is not None:
         given = _from_arguments(workers, task)
         if config and _from_tf_config(config) != given:
-            raise ValueError(
+            raise InvalidValue(
                 "Arguments `workers` and `task` contradict the environment variable "
                 f"TF_CONFIG. Received: workers={workers!r}, task={task!r} and "
                 f"TF_CONFIG={config!r}. Leave out the one or unset the other."
@@ -85,7 +84,7 @@ def find(workers=None, task=None, environment=None):
         return _from_tf_config(config)
     if environment.get("SLURM_PROCID") and environment.get("SLURM_STEP_NODELIST"):
         return _from_slurm(environment)
-    raise ValueError(
+    raise InvalidValue(
         "Argument strategy='multi_worker' needs a cluster. Expected `workers` and "
         "`task` (--workers=host:port,host:port --task=0), the environment variable "
         "TF_CONFIG, or a start by Slurm's srun. Received: none of them."
@@ -94,7 +93,7 @@ def find(workers=None, task=None, environment=None):
 
 def _from_arguments(workers, task):
     if workers is None or task is None:
-        raise ValueError(
+        raise InvalidValue(
             "Arguments `workers` and `task` belong together: all workers, the same on "
             "each, and the place of this one among them. Received: "
             f"workers={workers!r}, task={task!r}."
@@ -106,7 +105,7 @@ def _from_arguments(workers, task):
 
 def _from_tf_config(text):
     def wrong(expected):
-        return ValueError(
+        return InvalidValue(
             f"Invalid value for environment variable `TF_CONFIG`. Expected {expected}. "
             f"Received: TF_CONFIG={text!r}."
         )
@@ -146,7 +145,7 @@ def _from_slurm(environment):
         ]
         host = places[task][0]
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(
+        raise InvalidValue(
             "Invalid Slurm variables. Expected those of a step started by srun "
             "(SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST, "
             f"SLURM_STEP_TASKS_PER_NODE, SLURM_JOB_ID). Received: {error!r}. Set "
@@ -154,7 +153,7 @@ def _from_slurm(environment):
         ) from error
     here = environment.get("SLURMD_NODENAME", host)
     if len(places) != count or here != host:
-        raise ValueError(
+        raise InvalidValue(
             f"Task {task} of Slurm's step runs on {here!r}, which is not its place in "
             f"{environment['SLURM_STEP_NODELIST']!r} filled node by node. Start it "
             "with srun --distribution=block."
@@ -192,7 +191,7 @@ def _expand_counts(text):
     return counts
 
 
-def _checked(source, workers, task):
+def _checked(argument, workers, task):
     addresses = list(workers) if isinstance(workers, list | tuple) else [workers]
     for address in addresses or [None]:
         port = str(address).rpartition(":")[2]
@@ -201,21 +200,14 @@ def _checked(source, workers, task):
             or not _ADDRESS.fullmatch(address)
             or not 0 < int(port) < 2**16
         ):
-            raise ValueError(
-                f"Invalid value for argument `{source}`. Expected addresses "
-                f"'host:port', separated by commas. Received: {address!r}."
-            )
+            expected = "addresses 'host:port', separated by commas"
+            raise invalid(argument, expected, received=repr(address))
     twice = next((a for a in addresses if addresses.count(a) > 1), None)
     if twice:
-        raise ValueError(
-            f"Invalid value for argument `{source}`. Expected each address once. "
-            f"Received: {twice!r} twice."
-        )
+        raise invalid(argument, "each address once", received=f"{twice!r} twice")
     decimal = not isinstance(task, bool) and str(task).isdecimal()
     if not decimal or int(task) >= len(addresses):
-        raise ValueError(
-            "Invalid value for argument `task`. Expected an int from 0 to "
-            f"{len(addresses) - 1}, the place among {len(addresses)}. Received: "
-            f"task={task!r}."
-        )
+        last = len(addresses) - 1
+        expected = f"an int from 0 to {last}, the place among {len(addresses)}"
+        raise invalid("task", expected, task)
     return Cluster(tuple(map(str, addresses)), int(task))

@@ -1,4 +1,4 @@
-"""From a flag to a `tf.distribute` strategy."""
+"""Strategies of `tf.distribute` by name."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tensorflow.python.eager import context
 
 from afd_tf.devices import clusters
 from afd_tf.devices.failures import WorkerLostError, one_line
-from afd_tf.errors import lookup
+from afd_tf.errors import InvalidValue, invalid, lookup
 
 # How long to wait for all workers to start, and for a sign of life of one that has.
 START_SECONDS = 300
@@ -23,15 +23,15 @@ def strategy(name="auto", workers=None, task=None) -> Any:
             device), "mirrored" (all GPUs; without any, all logical CPUs),
             "multi_worker" (all GPUs of several processes, or the CPU of each), or a
             `tf.distribute.Strategy`, which is returned.
-        workers: addresses of all workers, see `cluster.find`; "multi_worker" only.
+        workers: addresses of all workers, see `clusters.find`; "multi_worker" only.
         task: int, which of them this process is.
 
     Returns:
         `tf.distribute.Strategy`.
 
     Raises:
-        ValueError: if the name is unknown, the cluster is malformed or contradicts the
-            name, this process' address cannot be used, or TensorFlow has been used
+        InvalidValue: if the name is unknown, the cluster is malformed or contradicts
+            the name, this process' address cannot be used, or TensorFlow has been used
             before in this process and "multi_worker" is asked for.
         WorkerLostError: if the other workers do not come.
     """
@@ -52,15 +52,15 @@ def check_replicas(batch_size, strategy):
     """Check that every replica has a row of each batch.
 
     Raises:
-        ValueError: if one has none.
+        InvalidValue: if one has none.
     """
     replicas = strategy.num_replicas_in_sync
     if -(-batch_size // replicas) * (replicas - 1) >= batch_size:
-        raise ValueError(
-            "Invalid value for argument `batch_size`, the images per step over all "
-            f"replicas. Expected enough for each of {replicas} replicas, best a "
-            f"multiple of {replicas}. Received: batch_size={batch_size}."
+        expected = (
+            f"enough images per step for each of {replicas} replicas, best a multiple "
+            f"of {replicas}"
         )
+        raise invalid("batch_size", expected, batch_size)
 
 
 def _auto():
@@ -80,36 +80,36 @@ def _mirrored():
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _multi_worker(found):
-    own = found.workers[found.task]
+def _multi_worker(cluster):
+    own = cluster.workers[cluster.task]
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(found.workers)}),
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker",
-        task_id=found.task,
+        task_id=cluster.task,
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
         rpc_layer="grpc",
     )
     try:
-        _bound_waits(len(found.workers))
+        _bound_waits(len(cluster.workers))
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
-        raise ValueError(
+        raise InvalidValue(
             "Several workers must be set up before anything else of TensorFlow runs. "
             "Received: strategy='multi_worker' in a process that has used it. Start a "
             "new process, or make the strategy first."
         ) from error
     except (tf.errors.DeadlineExceededError, tf.errors.UnavailableError) as error:
         raise WorkerLostError(
-            f"Not all of {len(found.workers)} workers came within {START_SECONDS} s of "
-            f"worker {found.task}'s start ({one_line(error)}). Look at the output of "
-            f"the others; all must be started with the same addresses: "
-            f"{', '.join(found.workers)}."
+            f"Not all of {len(cluster.workers)} workers came within {START_SECONDS} s "
+            f"of worker {cluster.task}'s start ({one_line(error)}). Look at the output "
+            f"of the others; all must be started with the same addresses: "
+            f"{', '.join(cluster.workers)}."
         ) from error
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(
-            f"Worker {found.task} cannot listen at {own!r} ({one_line(error)}). "
+        raise InvalidValue(
+            f"Worker {cluster.task} cannot listen at {own!r} ({one_line(error)}). "
             "Expected an address of this machine with a free port."
         ) from error
 

@@ -1,4 +1,4 @@
-"""What the workers of a run tell each other between two steps."""
+"""Workers of a run, and sums over all of them between two steps."""
 
 import tensorflow as tf
 

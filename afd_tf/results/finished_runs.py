@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from afd_tf.files import read_text
 from afd_tf.results.protocol import protocol
-from afd_tf.runs import settings_text
+from afd_tf.runs import configuration
 from afd_tf.runs.run_directory import LOCATION, RunDirectory
 from afd_tf.text import counted
 
@@ -138,7 +138,7 @@ def _epochs_done(run):
 
 
 def _settings(run, seed):
-    statements = settings_text.statements(run.read_config())
+    statements = configuration.statements(run.read_config())
     try:
         float(statements.get("train.validation", 0))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The directory that holds all of one run, and nothing else.
+"""The run directory, which holds all of one run and nothing else.
 
 ```
 config.gin            the configuration as parsed, written before training
@@ -19,9 +19,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from afd_tf.errors import InvalidValue
+from afd_tf.errors import InvalidValue, invalid
 from afd_tf.files import held, read_json, read_text, write_text
-from afd_tf.runs import settings_text
+from afd_tf.runs import configuration
 
 # The layout of `results.json`; one of another number is not read.
 SCHEMA = 2
@@ -95,7 +95,7 @@ class RunDirectory:
             config: str, the run's configuration in gin syntax.
 
         Raises:
-            ValueError: if the directory holds another configuration (the differing
+            InvalidValue: if the directory holds another configuration (the differing
                 settings are listed) or files of something else, is not writable, or
                 another process trains in it.
         """
@@ -117,7 +117,7 @@ class RunDirectory:
                     f"holds {strangers[0]!r} and no config.gin",
                 )
         else:
-            differences = settings_text.differences(
+            differences = configuration.differences(
                 self.read_config(), config, ignore=LOCATION
             )
             if differences:
@@ -160,22 +160,18 @@ class RunDirectory:
             ) from error
 
     def _error(self, expected, received, hint="Choose another --workdir."):
-        return ValueError(
-            f"Invalid value for argument `workdir`. Expected {expected}. "
-            f"Received: workdir={str(self.path)!r}, which {received}. {hint}"
-        )
+        received = f"workdir={str(self.path)!r}, which {received}"
+        return invalid("workdir", expected, received=received, hint=hint)
 
     def require(self):
         """Check that this is the directory of a run that was started.
 
         Raises:
-            ValueError: if it has no config.gin.
+            InvalidValue: if it has no config.gin.
         """
         if not self.config.is_file():
-            raise ValueError(
-                "Invalid value for argument `workdir`. Expected the directory of a "
-                f"run, with a config.gin. Received: workdir={str(self.path)!r}."
-            )
+            expected = "the directory of a run, with a config.gin"
+            raise invalid("workdir", expected, str(self.path))
 
     @contextlib.contextmanager
     def started(self, config):
@@ -188,7 +184,7 @@ class RunDirectory:
             config: str, gin text.
 
         Raises:
-            ValueError: if it cannot be written, or another process trains in it.
+            InvalidValue: if it cannot be written, or another process trains in it.
         """
         absent = [p for p in (self.path, *self.path.parents) if not p.exists()]
         with contextlib.ExitStack() as stack:
@@ -213,7 +209,7 @@ class RunDirectory:
             hint: str, what to do.
 
         Raises:
-            ValueError: in place of OSError.
+            InvalidValue: in place of OSError.
         """
         try:
             yield
@@ -236,7 +232,7 @@ class RunDirectory:
         """Return the run's configuration as text.
 
         Raises:
-            ValueError: if there is none, or it is damaged.
+            InvalidValue: if there is none, or it is damaged.
         """
         return read_text(self.config, "configuration")
 
@@ -244,7 +240,7 @@ class RunDirectory:
         """Return the finished run's results.
 
         Raises:
-            ValueError: if there are none, or they are damaged or of another layout.
+            InvalidValue: if there are none, or they are damaged or of another layout.
         """
         schema = read_json(self.results, {"schema": int}, "results")["schema"]
         if schema != SCHEMA:
@@ -262,17 +258,15 @@ class RunDirectory:
             shape: what is expected in it, see `afd_tf.files.read_json`.
 
         Raises:
-            ValueError: if there is none, or it is damaged.
+            InvalidValue: if there is none, or it is damaged.
         """
         if not path.is_file():
-            raise ValueError(
-                "Invalid value for argument `workdir`. Expected a run that has begun. "
-                f"Received: workdir={str(self.path)!r}, without {path.name}."
-            )
+            received = f"workdir={str(self.path)!r}, without {path.name}"
+            raise invalid("workdir", "a run that has begun", received=received)
         return read_json(path, shape, "record")
 
 
 def _first(differences, count=8):
-    shown = [text if len(text) <= 200 else f"{text[:200]}..." for text in differences]
-    more = f"; and {len(shown) - count} more" if len(shown) > count else ""
-    return "; ".join(shown[:count]) + more
+    texts = [text if len(text) <= 200 else f"{text[:200]}..." for text in differences]
+    more = f"; and {len(texts) - count} more" if len(texts) > count else ""
+    return "; ".join(texts[:count]) + more

@@ -1,4 +1,4 @@
-"""Files that hold the state of a run at a step, of which the last few are kept.
+"""Checkpoints: the state of a run at a step, in files of which the last few are kept.
 
 A checkpoint is two files of TensorFlow's own format, `<name>.data-00000-of-00001` and
 `<name>.index`, in which every value and every block of the index has a checksum. Both
@@ -8,7 +8,6 @@ that is listed is whole, unless the disk has damaged it since.
 
 import dataclasses
 import json
-import os
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from afd_tf.devices.failures import one_line
+from afd_tf.errors import InvalidValue, invalid
+from afd_tf.files import replacing
 
 _NAME = re.compile(r"epoch-(\d+)-step-(\d+)\.index")
 _DATA = ".data-00000-of-00001"
@@ -42,7 +43,7 @@ class Position:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What was read.
+    """A checkpoint as it was read.
 
     Attributes:
         position: Position.
@@ -55,6 +56,23 @@ class Checkpoint:
     values: dict
     record: dict
     path: Path
+
+    def load(self, write):
+        """Set what it holds.
+
+        Args:
+            write: callable from its values, such as `State.write`.
+
+        Raises:
+            InvalidValue: if it does not fit.
+        """
+        try:
+            write(self.values)
+        except InvalidValue as error:
+            raise InvalidValue(
+                f"Checkpoint {self.path} cannot be loaded: it is of networks other "
+                f"than those configured, {error}. Nothing was reset."
+            ) from error
 
 
 class Checkpoints:
@@ -92,27 +110,20 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; those before are as they were.
         """
-        temporary = self.directory / f".tmp-{os.getpid()}-checkpoint"
-        final = self.path(position)
+        path = self.path(position)
         entries = {**values, _RECORD: json.dumps(record)}
+        data, index = (Path(f"{path}{suffix}") for suffix in (_DATA, ".index"))
         try:
-            with tf.device("/CPU:0"):
+            with replacing(data, index) as (_, temporary), tf.device("/CPU:0"):
                 tf.raw_ops.SaveV2(
-                    prefix=str(temporary),
+                    prefix=str(temporary.with_suffix("")),
                     tensor_names=list(entries),
                     shape_and_slices=[""] * len(entries),
                     tensors=[tf.constant(value) for value in entries.values()],
                 )
-            for suffix in (_DATA, ".index"):
-                _flush(f"{temporary}{suffix}")
-            for suffix in (_DATA, ".index"):
-                os.replace(f"{temporary}{suffix}", f"{final}{suffix}")
-            _flush(self.directory)
         except tf.errors.OpError as error:
             # Without the name of a temporary file that is gone.
             raise OSError(one_line(error).rpartition("; ")[2]) from error
-        finally:
-            _delete(temporary)
         self._delete_others(position)
 
     def _delete_others(self, newest):
@@ -132,7 +143,7 @@ class Checkpoints:
             Checkpoint, or None if there is none.
 
         Raises:
-            ValueError: if there are some and each is damaged.
+            InvalidValue: if there are some and each is damaged.
         """
         positions = self.positions()
         for position in reversed(positions):
@@ -146,7 +157,7 @@ class Checkpoints:
                     stacklevel=2,
                 )
         if positions:
-            raise ValueError(
+            raise InvalidValue(
                 f"No checkpoint in {self.directory} can be loaded: all "
                 f"{len(positions)} are damaged. Restore one from a copy, or delete the "
                 "run's directory to begin anew. Nothing was changed."
@@ -157,12 +168,12 @@ class Checkpoints:
         """Read a checkpoint that another worker has found to be whole.
 
         Raises:
-            ValueError: if it is not here.
+            InvalidValue: if it is not here.
         """
         try:
             return self._read(position)
         except Exception as error:
-            raise ValueError(
+            raise InvalidValue(
                 f"Checkpoint {self.path(position)}, from which the chief goes on, "
                 f"cannot be read by this worker ({one_line(error)}). Put `workdir` on "
                 "a file system that all workers share."
@@ -179,19 +190,8 @@ class Checkpoints:
 
 def no_checkpoint(workdir):
     """Return the error of a run of which nothing was saved."""
-    return ValueError(
-        "Invalid value for argument `workdir`. Expected a run with at least one "
-        f"checkpoint. Received: workdir={str(workdir)!r}, without one."
-    )
-
-
-def _flush(path):
-    """Wait until a file or the entries of a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    received = f"workdir={str(workdir)!r}, without one"
+    return invalid("workdir", "a run with at least one checkpoint", received=received)
 
 
 def _delete(path):

@@ -1,251 +1,182 @@
-"""One experiment: build it, fit it, write its results."""
+"""Experiments: data, networks and the compiled distiller, built from settings."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
-from afd_tf import data
-from afd_tf.devices import clusters, strategies
-from afd_tf.devices.workers import Workers
+import keras
+import tensorflow as tf
+
+from afd_tf import data, methods
+from afd_tf import networks as afd_networks
+from afd_tf.devices import strategies
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.files import write_json, write_text
-from afd_tf.runs import commits
-from afd_tf.runs.provenance import (
-    Provenance,
-    agree,
-    data_digest,
-    read_dataset,
-    record_dataset,
-)
+from afd_tf.errors import invalid
+from afd_tf.runs.data_record import read_data
 from afd_tf.runs.run_directory import RunDirectory
-from afd_tf.training import construction, failures, loop, outcome
-from afd_tf.training.callbacks.saving import load
+from afd_tf.text import counted
+from afd_tf.training import failures
 from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
-from afd_tf.training.description import describe
-from afd_tf.training.interruption import Interruption
-from afd_tf.training.restoring import record_networks
-from afd_tf.training.source import record_source
+from afd_tf.training.source import Source, check_same_data, load_source
 from afd_tf.training.state import State
 
 
-def train(
-    workdir,
-    *,
-    networks,
-    dataset="digits",
-    method="afd",
-    method_options=None,
-    topology=None,
-    source=None,
-    source_network=None,
-    epochs=300,
-    batch_size=128,
-    seed=0,
-    deterministic=False,
-    data_dir=None,
-    validation=0.0,
-    precision="float32",
-    strategy="auto",
-    workers=None,
-    task=None,
-    steps_per_execution=1,
-    evaluate_every=1,
-    non_finite="stop",
-    tensorboard=True,
-    keep=3,
-    checkpoint_steps=None,
-    checkpoint_minutes=10,
-    load_data=data.load,
-    distiller=OnlineDistiller,
-    compile=OnlineDistiller.compile,
-    dry_run=False,
-    provenance=None,
-):
-    """Train networks together; leave all of the run in a directory.
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that training needs.
 
-    A finished run is not repeated: its results are returned. An interrupted one goes on
-    from the step that was saved last, and ends as if it had not been interrupted: to
-    the bit if it is deterministic. SIGTERM and SIGINT let it finish its step, save and
-    raise `Interrupted`, a `KeyboardInterrupt`.
+    Attributes:
+        distiller: compiled `OnlineDistiller`.
+        train: `tf.data.Dataset` of training batches.
+        evaluation: `tf.data.Dataset`, the test set or the held-out part of train.
+        info: description of the data, see `afd_tf.data.load`.
+        epochs: int.
+        source: `Source` that the networks learn from, or None.
+    """
+
+    distiller: OnlineDistiller
+    train: tf.data.Dataset
+    evaluation: tf.data.Dataset
+    info: Any
+    epochs: int
+    source: Source | None = None
+
+    def evaluate(self):
+        """Return the metrics on the evaluation data: dict of str to float."""
+        with failures.readable(failures.KEPT):
+            return self.distiller.evaluate(self.evaluation, return_dict=True, verbose=0)
+
+    def describe(self):
+        """Return networks, taps, optimizers, schedules, data and steps as text."""
+        info, epochs = self.info, self.epochs
+        lines = []
+        self.distiller.summary(print_fn=lines.append)
+        height, width, channels = info.image_shape
+        lines.append(
+            f"data: {info.name}, {height}x{width}x{channels}, {info.num_classes} "
+            f"classes, {info.train_examples:,} images to train on, "
+            f"{info.test_examples:,} to evaluate on ({info.evaluated_split})"
+        )
+        lines.append(
+            f"steps: {counted(epochs, 'epoch')} x {info.steps_per_epoch} = "
+            f"{epochs * info.steps_per_epoch:,}, of {info.batch_size} images"
+        )
+        return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def environment(seed=0, deterministic=False, precision="float32"):
+    """Set seeds, determinism and dtype policy; the policy is put back at the end.
+
+    TensorFlow's AddN begins with the input whose buffer it can have, which depends on
+    what else runs: sums of three or more differ in their last digits. Its arithmetic
+    optimizer makes them of the sums of two in a step, so it is off with determinism.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def build(settings, strategy):
+    """Load the data, build the networks and the distiller, and compile it.
 
     Args:
-        workdir: path of the run directory.
-        networks: list of names (see `afd_tf.networks.names()`) or callables from
-            `num_classes` and `input_shape` to a Keras model. At least two; one is
-            enough with a `source` and for method "one".
-        dataset: str, see `afd_tf.data.load`.
-        method: str, one of `afd_tf.methods.names()`.
-        method_options: dict of the method's own options, or None.
-        topology: str, who learns from whom: "cycle" or "all_pairs". None: "cycle", or
-            from the `source` alone.
-        source: path of a network that is trained already, from which the others learn:
-            a finished run's directory, a `.keras` file or a SavedModel; or None.
-        source_network: str, which network of `source`; needed if it has several.
-        epochs: int, passes over the training data.
-        batch_size: int, images per step over all devices.
-        seed: int >= 0, for initial weights, order and augmentation of the data.
-        deterministic: bool, same result to the bit on the same machine. Stays on for
-            the rest of the process, as TensorFlow has it.
-        data_dir: path of the data, or None for the default place.
-        validation: float in [0, 1), fraction of train held out and evaluated in place
-            of the test set.
-        precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        strategy: "auto", "single", "mirrored", "multi_worker" or a
-            `tf.distribute.Strategy`, see `afd_tf.devices.strategies.strategy`. Of
-            several workers the first, the chief, alone writes.
-        workers: str, `host:port` of all workers, separated by commas; or None, for the
-            cluster of TF_CONFIG or of Slurm.
-        task: int, which of `workers` this process is.
-        steps_per_execution: int, steps per call of the compiled function.
-        evaluate_every: int >= 1, epochs between two evaluations; there is one after
-            the last epoch in any case.
-        non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
-            an error, or "skip", undo it and go on, which costs a few percent of time.
-        tensorboard: bool, whether to write `logs/`.
-        keep: int >= 1, number of checkpoints kept.
-        checkpoint_steps: int >= 1, steps between two checkpoints, or None. There is one
-            after every epoch in any case.
-        checkpoint_minutes: float > 0, minutes between two checkpoints, or None.
-        load_data: callable, `afd_tf.data.load` with or without options of its own.
-        distiller: callable that makes an `OnlineDistiller` of networks.
-        compile: callable that compiles it, given `steps_per_execution` and
-            `total_steps`.
-        dry_run: bool, print what would be trained; train and write nothing.
-        provenance: `Provenance`, or None for a run from Python.
+        settings: Settings; their strategy does not count.
+        strategy: `tf.distribute.Strategy` to build in.
 
     Returns:
-        dict, the content of `results.json`; `{}` for a dry run.
+        Experiment.
 
     Raises:
-        ValueError: if an argument is invalid, or `workdir` holds something else; before
-            anything is written.
-        NonFiniteLossError: if a loss becomes NaN or infinite, and stays so.
-        OutOfMemoryError: if a step needs more memory than there is.
-        Interrupted: if a signal stopped the run.
-        WorkerLostError: if another worker ended or does not answer any more.
+        InvalidValue: if a setting is invalid.
     """
-    arguments = dict(locals())
-    options = loop.Options(
-        keep,
-        checkpoint_steps,
-        checkpoint_minutes,
-        non_finite,
-        tensorboard,
-        evaluate_every,
-    )
-    run = RunDirectory(workdir)
-    provenance = provenance or Provenance.from_arguments(train, arguments)
-    chief = clusters.is_chief(strategy, workers, task)
-    if not dry_run:
-        if chief:
-            run.check(provenance.config)
-        if run.results.exists():
-            return run.read_results()
-    interruption = Interruption()
-    with interruption.listening():
-        # Before all else of TensorFlow, which workers insist on.
-        arguments["strategy"] = (
-            strategies.of_one_process(strategy)
-            if dry_run
-            else strategies.strategy(strategy, workers, task)
+    method = methods.get(settings.method, **(settings.method_options or {}))
+    with failures.readable():
+        train, evaluation, info = (settings.load_data or data.load)(
+            settings.dataset,
+            settings.batch_size,
+            data_dir=settings.data_dir,
+            validation=settings.validation,
+            seed=settings.seed,
         )
-        # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
-        with interruption.listening():
-            return _train(run, chief, arguments, provenance, interruption, options)
-
-
-def _train(run, chief, arguments, provenance, interruption, options):
-    seed, epochs = arguments["seed"], arguments["epochs"]
-    with construction.environment(
-        seed, arguments["deterministic"], arguments["precision"]
-    ):
-        experiment = construction.build(
-            **{name: arguments[name] for name in construction.ARGUMENTS}
+    strategies.check_replicas(settings.batch_size, strategy)
+    with strategy.scope():
+        networks = [
+            _build_network(network, info.num_classes, tuple(info.image_shape))
+            for network in settings.networks
+        ]
+        # After the networks, whose initial weights are those of a run without it.
+        source, options = None, {}
+        if settings.source is not None:
+            source = load_source(settings.source, settings.source_network)
+            check_same_data(source, info)
+            options["source"] = source.network
+        make: Callable = settings.distiller or OnlineDistiller
+        distiller = make(networks, method, topology=settings.topology, **options)
+        # Of known length, schedules do not depend on where a process begins.
+        (settings.compile or OnlineDistiller.compile)(
+            distiller,
+            steps_per_execution=settings.steps_per_execution,
+            total_steps=settings.epochs * info.steps_per_epoch,
         )
-        if arguments["dry_run"]:
-            print(describe(experiment))
-            return {}
-        workers = Workers(experiment.distiller.distribute_strategy)
-        with failures.readable():
-            agree(workers, provenance.config, experiment.info, experiment.source)
-        computed_by = commits.of_run(run)
-        with run.started(provenance.config) if chief else contextlib.nullcontext():
-            if chief:
-                with run.writing():
-                    record_dataset(run, experiment.info)
-                    record_networks(run, experiment.distiller)
-                    record_source(run, experiment.source)
-                    write_json(run.commits, computed_by)
-                    write_text(run.operative_config, provenance.operative_config())
-            if workers.is_chief:
-                print(f"{run.path}: run directory.")
-            loop.fit(experiment, run, interruption, options)
-            results = outcome.make_results(
-                loop.evaluate(experiment),
-                experiment.distiller,
-                method=experiment.distiller.method.name,
-                dataset=arguments["dataset"],
-                data=data_digest(experiment.info),
-                seed=seed,
-                epoch=epochs,
-                step=epochs * experiment.info.steps_per_epoch,
-                source=experiment.source,
-                command=provenance.command,
-                commits=computed_by,
-            )
-            if chief:
-                hint = "Training is finished: the same command writes the rest."
-                with run.writing(hint):
-                    write_json(run.results, results)
-    return results
+    return Experiment(distiller, train, evaluation, info, settings.epochs, source)
 
 
-def restore(workdir, arguments):
-    """Build a run's experiment again and load its newest checkpoint.
+def _build_network(network, num_classes, input_shape):
+    if isinstance(network, str):
+        return afd_networks.build(network, num_classes, input_shape)
+    return network(num_classes=num_classes, input_shape=input_shape)
+
+
+def restore(workdir, settings):
+    """Build a run's experiment again, in this process, and load its newest checkpoint.
 
     Args:
         workdir: path of the run directory.
-        arguments: dict, what `train` was given.
+        settings: Settings of the run.
 
     Returns:
         Experiment and the `Position` of the checkpoint.
 
     Raises:
-        ValueError: if there is no checkpoint, or it does not fit.
+        InvalidValue: if there is no checkpoint, or it does not fit.
     """
     run = RunDirectory(workdir)
-    strategy = strategies.of_one_process(arguments["strategy"])
-    arguments = {**arguments, "strategy": strategy}
     if run.dataset.is_file():
-        arguments["load_data"] = _as_in_training(run, arguments["load_data"])
-    experiment = construction.build(
-        **{name: arguments[name] for name in construction.ARGUMENTS}
-    )
-    found = Checkpoints(run.checkpoints).newest()
-    if found is None:
+        load_data = _normalised_as_before(run, settings.load_data or data.load)
+        settings = dataclasses.replace(settings, load_data=load_data)
+    alone = strategies.of_one_process(settings.strategy)
+    experiment = build(settings, strategies.strategy(alone))
+    checkpoint = Checkpoints(run.checkpoints).newest()
+    if checkpoint is None:
         raise no_checkpoint(workdir)
     _check_classes(run, experiment.info)
-    load(found, State(experiment.distiller).write)
-    return experiment, found.position
+    checkpoint.load(State(experiment.distiller).write)
+    return experiment, checkpoint.position
 
 
-def _as_in_training(run, load_data):
-    """Let data be normalised as a run's was, if the function can be told."""
-    earlier = read_dataset(run)
-    given = {key: earlier[key] for key in ("mean", "std")}
+def _normalised_as_before(run, load_data):
+    """Give data the run's mean and deviation, where the function takes them."""
+    record = read_data(run)
     takes = inspect.signature(load_data).parameters
-    return functools.partial(
-        load_data, **{k: v for k, v in given.items() if k in takes}
-    )
+    given = {key: record[key] for key in ("mean", "std") if key in takes}
+    return functools.partial(load_data, **given)
 
 
 def _check_classes(run, info):
-    """Check that images and labels mean to the networks what they meant in training."""
-    earlier = read_dataset(run)
-    for what in ("image_shape", "class_names"):
-        if list(getattr(info, what)) != earlier[what]:
-            raise ValueError(
-                f"Invalid value for argument `data_dir`. Expected data of the {what} "
-                f"that the run in {run.path} was trained on. Received: data of other "
-                f"{what}."
-            )
+    """Check that images and labels are what the networks were trained on."""
+    record = read_data(run)
+    for key in ("image_shape", "class_names"):
+        if list(getattr(info, key)) != record[key]:
+            expected = f"data of the {key} that the run in {run.path} was trained on"
+            raise invalid("data_dir", expected, received=f"data of other {key}")

@@ -1,4 +1,4 @@
-"""TensorFlow's errors in words that say what to do."""
+"""Failures in training: errors of data, memory and workers as one line for users."""
 
 import contextlib
 import re
@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from afd_tf import data
 from afd_tf.devices.failures import OutOfMemoryError, WorkerLostError
+from afd_tf.errors import InvalidValue
 
+KEPT = "What was saved is kept."
 _SMALLER = (
     "Lower `train.batch_size`, to which the memory for feature maps is proportional, "
     "or use precision='mixed_bfloat16', smaller images, or smaller or fewer networks. "
@@ -23,7 +25,7 @@ def readable(hint=""):
         hint: str, appended.
 
     Raises:
-        ValueError: in place of TensorFlow's error, if it is one of the data.
+        InvalidValue: in place of TensorFlow's error, if it is one of the data.
         OutOfMemoryError: in place of TensorFlow's or Python's.
         WorkerLostError: in place of TensorFlow's.
     """
@@ -32,7 +34,7 @@ def readable(hint=""):
     except tf.errors.OpError as error:
         reason = data.reading_error(error)
         if reason is not None:
-            raise ValueError(f"{reason} {hint}".strip()) from error
+            raise InvalidValue(f"{reason} {hint}".strip()) from error
         if _of_workers(error):
             raise _worker_lost(error, hint) from error
         if not isinstance(error, tf.errors.ResourceExhaustedError):
@@ -43,15 +45,15 @@ def readable(hint=""):
 
 
 def _out_of_memory(error, hint):
-    found = re.search(r"shape\s?\[[\d,]*\]", str(error))
-    what = f" for a tensor of {found.group()}" if found else ""
+    shape = re.search(r"shape\s?\[[\d,]*\]", str(error))
+    what = f" for a tensor of {shape.group()}" if shape else ""
     return OutOfMemoryError(f"Out of memory{what}. {_SMALLER} {hint}".strip())
 
 
 def _of_workers(error):
-    told = ("Collective ops is aborted", "CoordinationService", "heartbeat")
+    phrases = ("Collective ops is aborted", "CoordinationService", "heartbeat")
     return isinstance(error, tf.errors.UnavailableError) or any(
-        words in str(error) for words in told
+        phrase in str(error) for phrase in phrases
     )
 
 

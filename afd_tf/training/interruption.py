@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, which it does between two steps."""
+"""Interruption of a run by signals, between two steps."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """What SIGTERM and SIGINT do while a run is prepared and trains.
+    """Handlers of SIGTERM and SIGINT while a run is prepared and trains.
 
     Attributes:
         requested: number of the signal that asked to stop, or None.

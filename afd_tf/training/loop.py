@@ -1,10 +1,18 @@
-"""From wherever a run stands to its last epoch."""
+"""The training loop: a run from its settings to its results."""
 
-import dataclasses
+import contextlib
+import hashlib
+import json
 import time
 
+from afd_tf.devices import clusters, strategies
 from afd_tf.devices.workers import Workers
-from afd_tf.errors import integer, lookup
+from afd_tf.errors import InvalidValue
+from afd_tf.files import write_json, write_text
+from afd_tf.runs import configuration
+from afd_tf.runs.data_record import data_digest, record_data
+from afd_tf.runs.provenance import Provenance, commits_of
+from afd_tf.runs.run_directory import LOCATION, RunDirectory
 from afd_tf.text import counted
 from afd_tf.training import failures
 from afd_tf.training.callbacks.metrics_file import MetricsFile
@@ -13,97 +21,276 @@ from afd_tf.training.callbacks.progress import Progress
 from afd_tf.training.callbacks.saving import RestoredEpoch, Save, Saver, StopIfAsked
 from afd_tf.training.callbacks.tensorboard import TensorBoard
 from afd_tf.training.checkpoints import Checkpoints, Position
+from afd_tf.training.experiment import build, environment
+from afd_tf.training.interruption import Interruption
+from afd_tf.training.outcome import make_results
+from afd_tf.training.restoring import record_networks
+from afd_tf.training.settings import Settings
+from afd_tf.training.source import record_source
 from afd_tf.training.state import METRICS, State
 
-_CONTINUE = "What was saved is kept."
 
+def train(
+    workdir,
+    *,
+    networks,
+    dataset="digits",
+    method="afd",
+    method_options=None,
+    topology=None,
+    source=None,
+    source_network=None,
+    epochs=300,
+    batch_size=128,
+    seed=0,
+    deterministic=False,
+    data_dir=None,
+    validation=0.0,
+    precision="float32",
+    strategy="auto",
+    workers=None,
+    task=None,
+    steps_per_execution=1,
+    evaluate_every=1,
+    non_finite="stop",
+    tensorboard=True,
+    keep=3,
+    checkpoint_steps=None,
+    checkpoint_minutes=10,
+    load_data=None,
+    distiller=None,
+    compile=None,
+    callbacks=(),
+    dry_run=False,
+    provenance=None,
+):
+    """Train networks together; leave all of the run in a directory.
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a run leaves behind while it trains, and what it does about bad steps.
-
-    Attributes:
-        keep: int >= 1, number of checkpoints kept.
-        checkpoint_steps: int >= 1, steps between two of them, or None.
-        checkpoint_minutes: float > 0, minutes between two of them, or None.
-        non_finite: "stop" or "skip", what to do at a NaN or infinite loss.
-        tensorboard: bool, whether to write TensorBoard's logs.
-        evaluate_every: int >= 1, epochs between two evaluations.
-    """
-
-    keep: int = 3
-    checkpoint_steps: int | None = None
-    checkpoint_minutes: float | None = 10
-    non_finite: str = "stop"
-    tensorboard: bool = True
-    evaluate_every: int = 1
-
-    def __post_init__(self):
-        integer("keep", self.keep, 1)
-        integer("evaluate_every", self.evaluate_every, 1)
-        if self.checkpoint_steps is not None:
-            integer("checkpoint_steps", self.checkpoint_steps, 1)
-        minutes = self.checkpoint_minutes
-        number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
-        if minutes is not None and not (number and minutes > 0):
-            raise ValueError(
-                "Invalid value for argument `checkpoint_minutes`. Expected a number "
-                f"above 0, or None. Received: checkpoint_minutes={minutes!r}."
-            )
-        lookup("non_finite", self.non_finite, {"stop": None, "skip": None})
-
-
-def fit(experiment, run, interruption, options):
-    """Train from the step that was saved last on; record and save every epoch.
-
-    Every `options.evaluate_every` epochs, and after the last one, evaluate too.
+    A finished run is not repeated: its results are returned. An interrupted one goes on
+    from the step that was saved last, and ends as if it had not been interrupted: to
+    the bit if it is deterministic. SIGTERM and SIGINT let it finish its step, save and
+    raise `Interrupted`, a `KeyboardInterrupt`.
 
     Args:
-        experiment: Experiment.
-        run: RunDirectory.
-        interruption: Interruption.
-        options: Options.
+        workdir: path of the run directory.
+        networks: list of names (see `afd_tf.networks.names()`) or callables from
+            `num_classes` and `input_shape` to a Keras model. At least two; one is
+            enough with a `source` and for method "one".
+        dataset: str, see `afd_tf.data.load`.
+        method: str, one of `afd_tf.methods.names()`.
+        method_options: dict of the method's own options, or None.
+        topology: str, who learns from whom: "cycle" or "all_pairs". None: "cycle", or
+            from the `source` alone.
+        source: path of a network that is trained already, from which the others learn:
+            a finished run's directory, a `.keras` file or a SavedModel; or None.
+        source_network: str, which network of `source`; needed if it has several.
+        epochs: int, passes over the training data.
+        batch_size: int, images per step over all devices.
+        seed: int >= 0, for initial weights, order and augmentation of the data.
+        deterministic: bool, same result to the bit on the same machine. Stays on for
+            the rest of the process, as TensorFlow has it.
+        data_dir: path of the data, or None for the default place.
+        validation: float in [0, 1), fraction of train held out and evaluated in place
+            of the test set.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        strategy: "auto", "single", "mirrored", "multi_worker" or a
+            `tf.distribute.Strategy`, see `afd_tf.devices.strategies.strategy`. Of
+            several workers the first, the chief, alone writes.
+        workers: str, `host:port` of all workers, separated by commas; or None, for the
+            cluster of TF_CONFIG or of Slurm.
+        task: int, which of `workers` this process is.
+        steps_per_execution: int, steps per call of the compiled function.
+        evaluate_every: int >= 1, epochs between two evaluations; there is one after
+            the last epoch in any case.
+        non_finite: what to do at a step that makes a loss NaN or infinite: "stop" with
+            an error, or "skip", undo it and go on, which costs a few percent of time.
+        tensorboard: bool, whether to write `logs/`.
+        keep: int >= 1, number of checkpoints kept.
+        checkpoint_steps: int >= 1, steps between two checkpoints, or None. There is one
+            after every epoch in any case.
+        checkpoint_minutes: float > 0, minutes between two checkpoints, or None.
+        load_data: callable that loads the data as `afd_tf.data.load` does. Default
+            None: that function.
+        distiller: callable that makes an `OnlineDistiller` of networks. Default None:
+            the class.
+        compile: callable that compiles it, given `steps_per_execution` and
+            `total_steps`. Default None: `OnlineDistiller.compile`.
+        callbacks: list of `keras.callbacks.Callback`, on every worker. They come after
+            the check for NaN and before whatever records: what they add to an epoch's
+            logs is in `metrics.csv`, and what they change of the model is in the
+            checkpoint; what they remember themselves is not. If one sets
+            `stop_training`, the run is finished after that epoch. They are no part of
+            the configuration.
+        dry_run: bool, print what would be trained; train and write nothing.
+        provenance: `Provenance`, or None for a run from Python.
+
+    Returns:
+        dict, the content of `results.json`; `{}` for a dry run.
 
     Raises:
-        Interrupted: if a signal asked to stop; the step was finished and saved.
-        NonFiniteLossError: if a loss became NaN or infinite.
+        InvalidValue, InvalidType: if an argument is invalid, or `workdir` holds
+            something else; before anything is written.
+        NonFiniteLossError: if a loss becomes NaN or infinite, and stays so.
         OutOfMemoryError: if a step needs more memory than there is.
-        WorkerLostError: if another worker ended or does not answer.
-        ValueError: if the data or all checkpoints are damaged.
+        Interrupted: if a signal stopped the run.
+        WorkerLostError: if another worker ended or does not answer any more.
+
+    Example:
+    ```python
+    results = train("runs/a", networks=["resnet8", "resnet20"], epochs=30)
+    results["networks"]["resnet8"]["accuracy"]
+    ```
     """
-    state = State(experiment.distiller)
+    settings = Settings(
+        networks=networks,
+        dataset=dataset,
+        method=method,
+        method_options=method_options,
+        topology=topology,
+        source=source,
+        source_network=source_network,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        deterministic=deterministic,
+        data_dir=data_dir,
+        validation=validation,
+        precision=precision,
+        strategy=strategy,
+        workers=workers,
+        task=task,
+        steps_per_execution=steps_per_execution,
+        evaluate_every=evaluate_every,
+        non_finite=non_finite,
+        tensorboard=tensorboard,
+        keep=keep,
+        checkpoint_steps=checkpoint_steps,
+        checkpoint_minutes=checkpoint_minutes,
+        load_data=load_data,
+        distiller=distiller,
+        compile=compile,
+    )
+    run = RunDirectory(workdir)
+    provenance = provenance or Provenance.from_python(settings.values())
+    chief = clusters.is_chief(strategy, workers, task)
+    if not dry_run:
+        if chief:
+            run.check(provenance.config)
+        if run.results.exists():
+            return run.read_results()
+    interruption = Interruption()
+    with interruption.listening():
+        # Before all else of TensorFlow, which workers insist on.
+        placement = (
+            strategies.strategy(strategies.of_one_process(strategy))
+            if dry_run
+            else strategies.strategy(strategy, workers, task)
+        )
+        # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
+        with interruption.listening(), environment(seed, deterministic, precision):
+            experiment = build(settings, placement)
+            if dry_run:
+                print(experiment.describe())
+                return {}
+            return _train(
+                run, settings, experiment, callbacks, provenance, interruption
+            )
+
+
+def _train(run, settings, experiment, callbacks, provenance, interruption):
     workers = Workers(experiment.distiller.distribute_strategy)
-    saver = Saver(Checkpoints(run.checkpoints, options.keep), state, workers)
+    with failures.readable():
+        _check_agreement(workers, provenance.config, experiment)
+    commits = commits_of(run)
+    chief = workers.is_chief
+    with run.started(provenance.config) if chief else contextlib.nullcontext():
+        if chief:
+            with run.writing():
+                record_data(run, experiment.info)
+                record_networks(run, experiment.distiller)
+                record_source(run, experiment.source)
+                write_json(run.commits, commits)
+                write_text(run.operative_config, provenance.operative_config())
+            print(f"{run.path}: run directory.")
+        epochs = _fit(run, settings, experiment, callbacks, workers, interruption)
+        results = make_results(
+            experiment.evaluate(),
+            experiment,
+            settings,
+            epoch=epochs,
+            command=provenance.command,
+            commits=commits,
+        )
+        if chief:
+            hint = "Training is finished: the same command writes the rest."
+            with run.writing(hint):
+                write_json(run.results, results)
+    return results
+
+
+def _check_agreement(workers, config, experiment):
+    """Check that all workers train the same; each must call it at the same point."""
+    settings = configuration.statements(config)
+    source = experiment.source
+    own = {
+        "settings": sorted((k, v) for k, v in settings.items() if k not in LOCATION),
+        "data": [data_digest(experiment.info), experiment.info.digests],
+        "source": source and source.record["sha256"],
+    }
+    digests = [_short_digest(value) for value in own.values()]
+    totals = workers.total(*digests)
+    for what, digest, total in zip(own, digests, totals, strict=True):
+        if total != workers.count * digest:
+            raise InvalidValue(
+                f"Workers have different {what}. Expected the same command on all, but "
+                "for --task and what tells where data is. Received by worker "
+                f"{workers.index}: others than a worker beside it."
+            )
+
+
+def _short_digest(value):
+    text = json.dumps(value, default=str)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def _fit(run, settings, experiment, callbacks, workers, interruption):
+    """Train from the step that was saved last on; return the number of epochs done."""
+    distiller, epochs = experiment.distiller, experiment.epochs
+    state = State(distiller)
+    saver = Saver(Checkpoints(run.checkpoints, settings.keep), state, workers)
     try:
-        with interruption.between_steps(), failures.readable(_CONTINUE):
+        with interruption.between_steps(), failures.readable(failures.KEPT):
             restored = saver.restore()
             start = restored.position if restored else Position(0)
-            epochs = experiment.epochs
             if restored and workers.is_chief:
                 in_all = counted(epochs, "epoch")
                 print(f"Continuing {run.path} after {start}; {in_all} in all.")
             _pretrain(experiment, interruption, workers)
-            if start < Position(epochs):
-                experiment.distiller.fit(
-                    experiment.train,
-                    validation_data=experiment.evaluation,
-                    validation_freq=_evaluated(epochs, options.evaluate_every),
-                    epochs=epochs,
-                    initial_epoch=start.epoch,
-                    initial_step=start.step,
-                    callbacks=_callbacks(
-                        experiment,
-                        run,
-                        interruption,
-                        options,
-                        state,
-                        workers,
-                        saver,
-                        restored,
-                    ),
-                    shuffle=False,
-                    verbose=0,
-                )
+            stopped = restored and restored.record.get("stopped")
+            if stopped or start >= Position(epochs):
+                return start.epoch
+            history = distiller.fit(
+                experiment.train,
+                validation_data=experiment.evaluation,
+                validation_freq=_evaluated(epochs, settings.evaluate_every),
+                epochs=epochs,
+                initial_epoch=start.epoch,
+                initial_step=start.step,
+                callbacks=_callbacks(
+                    run,
+                    settings,
+                    experiment,
+                    callbacks,
+                    workers,
+                    interruption,
+                    state,
+                    saver,
+                    restored,
+                ),
+                shuffle=False,
+                verbose=0,
+            )
+            return history.epoch[-1] + 1
     finally:
         saver.close()
 
@@ -120,12 +307,12 @@ def _pretrain(experiment, interruption, workers):
     history = experiment.distiller.pretrain(
         experiment.train, callbacks=[StopIfAsked(interruption, workers)], verbose=0
     )
-    errors_of_epochs = history.history["loss"]
+    errors = history.history["loss"]
     if workers.is_chief:
         print(
-            f"Trained beforehand, {counted(len(errors_of_epochs), 'epoch')} in "
+            f"Trained beforehand, {counted(len(errors), 'epoch')} in "
             f"{time.monotonic() - started:.0f} s: reconstruction error "
-            f"{errors_of_epochs[0]:.4g}, then {errors_of_epochs[-1]:.4g}."
+            f"{errors[0]:.4g}, then {errors[-1]:.4g}."
         )
 
 
@@ -134,35 +321,45 @@ def _evaluated(epochs, every):
     return sorted({*range(every, epochs + 1, every), epochs})
 
 
-def _callbacks(experiment, run, interruption, options, state, workers, saver, restored):
-    """Return what happens besides the steps, in the order in which it must happen."""
+def _callbacks(
+    run,
+    settings,
+    experiment,
+    callbacks,
+    workers,
+    interruption,
+    state,
+    saver,
+    restored,
+):
+    """Return all callbacks, the user's own among them, in the order they need."""
     info, train = experiment.info, experiment.train
     steps = info.steps_per_epoch
     start = restored.position if restored else Position(0)
     record = restored.record if restored else {}
     # Data of the user's own may not know how to begin in the middle of an epoch.
     position = getattr(train, "position", None)
-    callbacks, recorded = [], []
+    every, recorded = [], []
     if restored:
 
         def set_metrics():
             state.write(restored.values, METRICS)
 
-        callbacks.append(RestoredEpoch(start, steps, position, set_metrics))
+        every.append(RestoredEpoch(start, steps, position, set_metrics))
     watch = StopOnNonFinite(saver)
-    if options.non_finite == "skip":
+    if settings.non_finite == "skip":
         recorded.append(SkipNonFinite(state, workers, record))
     # After the one that puts a bad step's logs back.
-    callbacks += [*recorded, watch]
+    every += [*recorded, watch, *callbacks]
     if workers.is_chief:
         recorded.append(MetricsFile(run.metrics, steps, record))
-        callbacks.append(recorded[-1])
-    if options.tensorboard and workers.is_chief:
-        config = run.read_config()
-        done = start.epoch * steps + start.step
-        callbacks.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
+        every.append(recorded[-1])
+        if settings.tensorboard:
+            config = run.read_config()
+            done = start.epoch * steps + start.step
+            every.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
     # After those whose files a checkpoint must not be ahead of.
-    callbacks.append(
+    every.append(
         Save(
             saver,
             lambda: {k: v for part in recorded for k, v in part.record().items()},
@@ -171,17 +368,9 @@ def _callbacks(experiment, run, interruption, options, state, workers, saver, re
             workers,
             start=start,
             steps=steps,
-            every_steps=options.checkpoint_steps,
-            every_minutes=options.checkpoint_minutes,
+            every_steps=settings.checkpoint_steps,
+            every_minutes=settings.checkpoint_minutes,
             within_epochs=position is not None,
         )
     )
-    return [*callbacks, Progress()] if workers.is_chief else callbacks
-
-
-def evaluate(experiment):
-    """Return the metrics on the evaluation data: dict of str to float."""
-    with failures.readable(_CONTINUE):
-        return experiment.distiller.evaluate(
-            experiment.evaluation, return_dict=True, verbose=0
-        )
+    return [*every, Progress()] if workers.is_chief else every

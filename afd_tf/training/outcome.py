@@ -1,4 +1,4 @@
-"""The result of a run, the content of `results.json`."""
+"""Outcome of a run: the content of `results.json`."""
 
 import hashlib
 import platform
@@ -8,41 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 from afd_tf._version import __version__
+from afd_tf.runs.data_record import data_digest
 from afd_tf.runs.run_directory import SCHEMA
 
 
-def make_results(
-    metrics,
-    distiller,
-    *,
-    method,
-    dataset,
-    data,
-    seed,
-    epoch,
-    step,
-    command,
-    commits=(),
-    source=None,
-):
+
+def make_results(metrics, experiment, settings, *, epoch, command, commits=()):
     """Put together the content of `results.json`.
 
     Args:
         metrics: dict of `evaluate(return_dict=True)` after the last epoch.
-        distiller: OnlineDistiller.
-        method: str.
-        dataset: str.
-        data: str, see `afd_tf.runs.provenance.data_digest`.
-        seed: int.
+        experiment: Experiment.
+        settings: Settings.
         epoch: int, epochs done.
-        step: int, steps done.
         command: str, what to type to get this again.
-        commits: list of str, see `afd_tf.runs.commits.of_run`.
-        source: `Source` that the networks learnt from, or None.
+        commits: list of str, see `afd_tf.runs.provenance.commits_of`.
 
     Returns:
         dict; accuracies are fractions, losses nats per example.
     """
+    distiller, source = experiment.distiller, experiment.source
     networks = {
         name: {
             "accuracy": float(metrics[f"{name}_accuracy"]),
@@ -55,18 +40,18 @@ def make_results(
     }
     return {
         "schema": SCHEMA,
-        "method": method,
+        "method": distiller.method.name,
         "parts": distiller.method.parts(source is not None),
-        "dataset": dataset,
-        "seed": int(seed),
-        "epoch": int(epoch),
-        "step": int(step),
+        "dataset": settings.dataset,
+        "seed": int(settings.seed),
+        "epoch": epoch,
+        "step": epoch * experiment.info.steps_per_epoch,
         "networks": networks,
         "mean": {"accuracy": float(metrics["mean_accuracy"])},
         "ensemble": {"accuracy": float(metrics["ensemble_accuracy"])},
         **({"source": source.record} if source else {}),
         "replicas": int(distiller.distribute_strategy.num_replicas_in_sync),
-        "data_sha256": data,
+        "data_sha256": data_digest(experiment.info),
         "weights_sha256": weights_digest(distiller.networks),
         "command": command,
         "commit": commits[-1] if commits else None,

@@ -1,4 +1,4 @@
-"""A network that is trained already, found where it was left."""
+"""Frozen source: a network that is trained already, from a run or a file."""
 
 import dataclasses
 import warnings
@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from afd_tf.distiller import OnlineDistiller
-from afd_tf.errors import lookup
+from afd_tf.errors import choice, inapplicable, invalid
 from afd_tf.exports import read_preprocessing
 from afd_tf.files import write_json
-from afd_tf.runs.provenance import read_dataset
+from afd_tf.runs.data_record import read_data
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training import restoring
 from afd_tf.training.outcome import weights_digest
@@ -50,7 +50,7 @@ def load_source(path, wanted=None):
         Source.
 
     Raises:
-        ValueError: if there is nothing of these, or it is not clear which network.
+        InvalidValue: if there is nothing of these, or it is not clear which network.
     """
     path = Path(path).expanduser()
     known = {}
@@ -76,7 +76,7 @@ def _of_run(run, wanted):
     name = _choose(run.path, results["networks"], wanted)
     network, _, _ = restoring.restore_network(run, name)
     accuracy = results["networks"][name]["accuracy"]
-    return network, name, accuracy, read_dataset(run)
+    return network, name, accuracy, read_data(run)
 
 
 def _of_file(path, wanted):
@@ -98,10 +98,8 @@ def _of_file(path, wanted):
         name = _choose(path, by_name, wanted)
         return by_name[name], name
     if wanted is not None and wanted != network.name:
-        raise ValueError(
-            f"Argument `source_network` does not apply: {str(path)!r} holds one network"
-            f", '{network.name}'. Received: source_network={wanted!r}. Leave it out."
-        )
+        reason = f"{str(path)!r} holds one network, '{network.name}'"
+        raise inapplicable("source_network", wanted, reason)
     return network, network.name
 
 
@@ -117,23 +115,19 @@ def _saved_model(path):
 
 def _choose(path, names, wanted):
     if wanted is not None:
-        lookup("source_network", wanted, dict.fromkeys(names))
-        return wanted
+        return choice("source_network", wanted, names)
     if len(names) > 1:
-        raise ValueError(
-            "Invalid value for argument `source_network`. Expected one of "
-            f"{sorted(names)}, the networks of {str(path)!r}. Received: "
-            f"source_network=None. Name one, e.g. train.source_network = "
-            f"{min(names)!r}."
+        raise invalid(
+            "source_network",
+            f"one of {sorted(names)}, the networks of {str(path)!r}",
+            None,
+            hint=f"Name one, e.g. train.source_network = {min(names)!r}.",
         )
     return next(iter(names))
 
 
 def _error(expected, path, what):
-    return ValueError(
-        f"Invalid value for argument `source`. Expected {expected}. Received: source="
-        f"{str(path)!r}, which {what}."
-    )
+    return invalid("source", expected, received=f"source={str(path)!r}, which {what}")
 
 
 def check_same_data(source, info):
@@ -144,15 +138,15 @@ def check_same_data(source, info):
         info: DataInfo.
 
     Raises:
-        ValueError: if its classes are others.
+        InvalidValue: if its classes are others.
     """
     known = source.preprocessing
     classes = known.get("class_names")
     if classes is not None and list(classes) != list(info.class_names):
-        raise ValueError(
-            f"Invalid value for argument `source`. Expected a network for the classes "
-            f"of '{info.name}', {_some(info.class_names)}. Received: source="
-            f"{source.record['path']!r} for {_some(classes)}."
+        raise invalid(
+            "source",
+            f"a network for the classes of '{info.name}', {_some(info.class_names)}",
+            received=f"source={source.record['path']!r} for {_some(classes)}",
         )
     for what in ("mean", "std"):
         own, other = np.array(getattr(info, what)), known.get(what)
@@ -182,7 +176,7 @@ def record_source(run, source):
         source: Source or None.
 
     Raises:
-        ValueError: if its weights are others than at the run's beginning.
+        InvalidValue: if its weights are others than at the run's beginning.
     """
     if source is None:
         return
@@ -191,8 +185,10 @@ def record_source(run, source):
         return
     earlier = run.read_record(run.source, {"sha256": str})
     if earlier["sha256"] != source.record["sha256"]:
-        raise ValueError(
-            "Invalid value for argument `source`. Expected the network that the run in "
-            f"{run.path} began with. Received: source={source.record['path']!r}, whose "
-            "weights have changed since. Restore them, or choose another --workdir."
+        raise invalid(
+            "source",
+            f"the network that the run in {run.path} began with",
+            received=f"source={source.record['path']!r}, whose weights have changed "
+            "since",
+            hint="Restore them, or choose another --workdir.",
         )

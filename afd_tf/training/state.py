@@ -1,4 +1,4 @@
-"""Everything that training changes, as values by name."""
+"""State of training: values by name of everything that a step changes."""
 
 import functools
 import re
@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from afd_tf.devices.model import first_replica, over_workers, total
+from afd_tf.errors import InvalidValue
 
 NETWORK = "network"
 METRICS = "metrics/"
@@ -139,7 +140,7 @@ class State:
             only: str, beginning of the names to set.
 
         Raises:
-            ValueError: if names, shapes or types are not those of this distiller.
+            InvalidValue: if names, shapes or types are not those of this distiller.
         """
         check_fits(values, self._variables)
         saved = int(values[_REPLICAS])
@@ -151,7 +152,7 @@ class State:
                 first = self._first if replicated else 0
                 wanted = self._strategy.num_replicas_in_sync if replicated else 1
                 if wanted != saved:
-                    every = _share_out(every, wanted, _adds_up(variable))
+                    every = _redistribute(every, wanted, _adds_up(variable))
                 own = every[first : first + len(copies)]
                 for copy, value in zip(copies, own, strict=True):
                     copy.assign(value)
@@ -208,7 +209,7 @@ def write_all(values, variables):
         variables: dict from name to `tf.Variable`.
 
     Raises:
-        ValueError: if names, shapes or types differ.
+        InvalidValue: if names, shapes or types differ.
     """
     check_fits(values, variables)
     for name, variable in variables.items():
@@ -223,18 +224,18 @@ def check_fits(values, variables):
         variables: dict from name to `tf.Variable`.
 
     Raises:
-        ValueError: if a name, a shape or a type differs.
+        InvalidValue: if a name, a shape or a type differs.
     """
     saved = {name for name in values if "@" not in name} - {_REPLICAS}
     different = sorted(saved ^ variables.keys())
     if different:
         whose = "is not in it" if different[0] in variables else "is not configured"
-        raise ValueError(f"'{different[0]}' {whose}")
+        raise InvalidValue(f"'{different[0]}' {whose}")
     for name, variable in variables.items():
         array = values[name]
         expected = (tuple(variable.shape), variable.dtype.as_numpy_dtype)
         if (array.shape, array.dtype) != expected:
-            raise ValueError(
+            raise InvalidValue(
                 f"'{name}' has shape {array.shape} of {array.dtype} in it and "
                 f"{expected[0]} of {np.dtype(expected[1])} as configured"
             )
@@ -284,8 +285,8 @@ def _adds_up(variable):
     return variable.aggregation == tf.VariableAggregation.SUM
 
 
-def _share_out(values, replicas, adds_up):
-    """Give another number of replicas their values."""
+def _redistribute(values, replicas, adds_up):
+    """Return the values of another number of replicas."""
     if not adds_up:
         return values[:1] * replicas
     total = np.sum(values, axis=0, dtype=values[0].dtype)

@@ -13,7 +13,7 @@ import pytest
 
 from afd_tf import config
 from afd_tf.cli import evaluate, train
-from afd_tf.training import experiment
+from afd_tf.training import Experiment
 from afd_tf.training.callbacks import progress
 
 SMALL = [
@@ -169,7 +169,7 @@ def test_an_interruption_before_training_stops_at_once(capsys, monkeypatch, numb
         signal.raise_signal(number)
         raise AssertionError("reached")
 
-    monkeypatch.setattr(experiment, "describe", load)
+    monkeypatch.setattr(Experiment, "describe", load)
     assert train.main([*SMALL, "--dry_run"]) == 128 + number
     assert "interrupted" in capsys.readouterr().err
 

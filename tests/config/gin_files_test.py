@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 import afd_tf
-from afd_tf import config, methods
-from afd_tf.training import construction
+from afd_tf import config, methods, training
+from afd_tf.devices import strategies
 from reproduction.cells import paper_cells
 
 ROOT = Path(__file__).resolve().parents[2] / "gin"
@@ -62,8 +62,8 @@ def fake_data(name, batch_size, *, shape=None, classes=None, **_):
 
 
 def build(settings, **changes):
-    arguments = {**settings, "load_data": fake_data, **changes}
-    return construction.build(**{n: arguments[n] for n in construction.ARGUMENTS})
+    settings = training.Settings(**{**settings, "load_data": fake_data, **changes})
+    return training.build(settings, strategies.strategy("single"))
 
 
 def test_there_is_no_package_named_gin():

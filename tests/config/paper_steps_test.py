@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from afd_tf import config, networks
-from afd_tf.training import construction
+from afd_tf.devices import strategies
+from afd_tf.training import Settings, experiment
 from afd_tf.training.source import Source
 from reproduction import cells
 
@@ -53,9 +54,10 @@ def untrained_source(path, wanted):
 def take_a_step(path, monkeypatch):
     """Return the distiller, its logs, and for each variable whether it moved."""
     config.load([path], ["compile.run_eagerly = True"])
-    settings = {**config.settings(), "load_data": two_images, "batch_size": 2}
-    monkeypatch.setattr(construction, "load_source", untrained_source)
-    built = construction.build(**{n: settings[n] for n in construction.ARGUMENTS})
+    changes = {"load_data": two_images, "batch_size": 2}
+    monkeypatch.setattr(experiment, "load_source", untrained_source)
+    settings = Settings(**{**config.settings(), **changes})
+    built = experiment.build(settings, strategies.strategy("single"))
     model = built.distiller
     if model.needs_pretraining:
         model.pretrain(built.train, epochs=1, verbose=0)

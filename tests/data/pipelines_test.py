@@ -14,7 +14,7 @@ from afd_tf import data, networks
 from afd_tf.cli import train as train_command
 from afd_tf.data.augmentation import RandomResizedCrop, draw_part, epoch_order
 from afd_tf.exports import export
-from afd_tf.training.restoring import evaluate_export
+from afd_tf.exports.evaluation import evaluate_export
 
 RAW = {"mean": 0.0, "std": 1 / 255}
 

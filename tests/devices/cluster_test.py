@@ -1,13 +1,15 @@
-"""Which processes train together: flags, TF_CONFIG, Slurm, and mistakes in them."""
+"""Clusters from arguments, TF_CONFIG and Slurm, and mistakes in them."""
 
 import json
 
 import pytest
 import small_runs
+import tensorflow as tf
 
 from afd_tf.cli import train
 from afd_tf.devices import clusters, strategies
 from afd_tf.devices.clusters import Cluster, expand_hosts, find
+from afd_tf.errors import InvalidValue
 
 TWO = "one:2222,two:2222"
 
@@ -93,13 +95,13 @@ def test_lists_of_hosts_are_written_out():
     ],
 )
 def test_what_is_no_cluster_is_named(workers, task, environment, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidValue, match=message):
         find(workers, task, environment)
 
 
 @pytest.mark.parametrize("given", [{"workers": TWO}, {"task": 0}])
 def test_a_cluster_without_its_strategy_is_refused(tmp_path, given):
-    with pytest.raises(ValueError, match="strategy='multi_worker'"):
+    with pytest.raises(InvalidValue, match="strategy='multi_worker'"):
         small_runs.train(tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
@@ -115,7 +117,8 @@ def test_the_command_says_what_is_wrong_in_a_line(tmp_path, capsys, monkeypatch)
 
 
 def test_workers_in_a_process_that_has_used_tensorflow_are_refused():
-    with pytest.raises(ValueError, match="before anything else of TensorFlow"):
+    tf.constant(0)
+    with pytest.raises(InvalidValue, match="before anything else of TensorFlow"):
         strategies.strategy("multi_worker", "127.0.0.1:2,127.0.0.1:3", 0)
 
 

@@ -7,7 +7,7 @@ import tiny
 from tensorflow.python.eager import context
 from tensorflow.python.framework import config as tf_config
 
-from afd_tf.training import construction
+from afd_tf.training.experiment import environment
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def distiller(method, networks):
     ("method", "networks"), [("afd", 2), ("afd", 3), ("dml", 3), ("ft_kd", 2)]
 )
 def test_a_deterministic_step_adds_in_one_order(method, networks):
-    with construction.environment(deterministic=True):
+    with environment(deterministic=True):
         assert long_sums(distiller(method, networks)) == []
 
 

@@ -8,7 +8,7 @@ from records import results
 from afd_tf import config
 from afd_tf.results import paper_values
 from afd_tf.results.comparison import compare
-from afd_tf.runs.settings_text import statements
+from afd_tf.runs.configuration import statements
 
 CELLS = {
     "table3_resnet32x2_vanilla": ("69.38 [s]", "69.38 [s]"),

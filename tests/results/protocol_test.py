@@ -13,7 +13,7 @@ from afd_tf.results import tables
 from afd_tf.results.comparison import compare
 from afd_tf.results.finished_runs import Run
 from afd_tf.results.protocol import unequal_settings
-from afd_tf.runs.settings_text import statements
+from afd_tf.runs.configuration import statements
 
 DECAY = "compile.logit_weight_decay = {}\n"
 

@@ -6,7 +6,7 @@ import pytest
 from privileges import without_privileges
 
 from afd_tf.files import write_text
-from afd_tf.runs import settings_text
+from afd_tf.runs import configuration
 from afd_tf.runs.run_directory import RunDirectory
 
 CONFIG = """# Parameters for train:
@@ -137,23 +137,11 @@ def test_a_failure_after_a_finished_epoch_keeps_the_run(tmp_path):
     assert run.config.exists()
 
 
-def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_text(path, "old")
-    monkeypatch.setattr(
-        os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
-    )
-    with pytest.raises(OSError, match="full"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["results.json"]
-
-
-def test_arguments_from_python_become_a_configuration():
-    text = settings_text.from_arguments(
+def test_settings_from_python_become_a_configuration():
+    text = configuration.from_settings(
         {"epochs": 2, "networks": ["resnet8", started], "data_dir": None}
     )
-    assert settings_text.statements(text) == {
+    assert configuration.statements(text) == {
         "train.data_dir": "None",
         "train.epochs": "2",
         "train.networks": "['resnet8', @started]",

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from afd_tf import text as texts
 from afd_tf.training.callbacks import metrics_file, progress, tensorboard
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import NonFiniteLossError, StopOnNonFinite
@@ -140,20 +139,6 @@ def test_seconds_go_on_and_leave_out_the_time_between_processes(tmp_path, monkey
     record = write_epochs(path, [0], {"seconds": 50.0})
     assert float(read(path)[0]["seconds"]) == 57.0
     assert record["seconds"] == 59.0
-
-
-def test_a_killed_write_leaves_whole_rows(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.csv"
-    record = write_epochs(path, [0])
-    before = path.read_text()
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(csv.DictWriter, "writerows", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_epochs(path, [1], record)
-    assert path.read_text() == before
 
 
 # TensorBoard
@@ -294,11 +279,3 @@ def test_steps_done_before_an_interruption_do_not_count_for_the_time_left(monkey
     # An epoch of which only the evaluation was left would have nothing to count from.
     callback.on_epoch_end(0, LOGS)
     assert stream.getvalue().endswith("50s left\n")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0s"), (59.4, "59s"), (60, "1m 00s"), (3599, "59m 59s"), (7500, "2h 05m")],
-)
-def test_durations_are_for_people(seconds, text):
-    assert texts.duration(seconds) == text

@@ -179,19 +179,6 @@ def test_a_full_disk_leaves_earlier_checkpoints_as_they_are(tmp_path):
     assert_is(checkpoints.newest(), 2)
 
 
-def test_a_failure_at_the_last_moment_leaves_no_half_checkpoint(tmp_path, monkeypatch):
-    checkpoints = two_checkpoints(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def replace(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(Position(3), some_values(3), {})
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
 def written(warnings):
     texts = [str(warning.message) for warning in warnings]
     return [text for text in texts if "could not be written" in text]

@@ -1,7 +1,7 @@
 import csv
 import dataclasses
-import inspect
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ import small_runs
 import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
-from afd_tf import OnlineDistiller, data, training
-from afd_tf.training import construction
+from afd_tf import data, training
+from afd_tf.training import loop
 from afd_tf.training.callbacks import nonfinite, progress
 
 
@@ -61,6 +61,7 @@ def test_a_run_leaves_the_promised_files_and_results(tmp_path):
     assert list(results) == [
         "schema",
         "method",
+        "parts",
         "dataset",
         "seed",
         "epoch",
@@ -92,9 +93,10 @@ def test_a_run_leaves_the_promised_files_and_results(tmp_path):
     assert float(last["val_ensemble_accuracy"]) == results["ensemble"]["accuracy"]
 
 
-def test_results_are_exact_counts_on_the_whole_test_set(tmp_path):
-    results = small_runs.train(tmp_path / "run", epochs=1)
-    loaded, _ = training.restore(tmp_path / "run", settings(epochs=1))
+def test_results_are_exact_counts_on_the_whole_test_set(finished):
+    results = json.loads((finished / "results.json").read_text())
+    settings = training.Settings(**small_runs.arguments(epochs=1))
+    loaded, _ = training.restore(finished, settings)
     right, count = 0, 0
     for images, labels in loaded.evaluation:
         logits = loaded.distiller.networks[0](images, training=False)
@@ -104,13 +106,11 @@ def test_results_are_exact_counts_on_the_whole_test_set(tmp_path):
     assert results["networks"]["small"]["accuracy"] == pytest.approx(right / count)
 
 
-def settings(**changes):
-    given = small_runs.arguments(**changes)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(training.train).parameters.items()
-    }
-    return {**defaults, **given}
+def test_epochs_that_are_not_evaluated_have_empty_cells(tmp_path):
+    small_runs.train(tmp_path / "run", epochs=3, evaluate_every=2)
+    found = rows(tmp_path / "run")
+    assert [row["val_small_accuracy"] != "" for row in found] == [False, True, True]
+    assert all(row["small_accuracy"] != "" for row in found)
 
 
 def test_networks_may_be_given_by_name(tmp_path):
@@ -150,20 +150,20 @@ def test_the_seed_decides_the_run(tmp_path, determinism):
     assert all(not np.array_equal(a[key], c[key]) for key in kernels)
 
 
-def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
-    results = small_runs.train(tmp_path / "run", epochs=1)
-    monkeypatch.setattr(construction, "build", None)
-    assert small_runs.train(tmp_path / "run", epochs=1) == results
+def test_a_finished_run_is_not_repeated(finished, monkeypatch):
+    monkeypatch.setattr(loop, "build", None)
+    results = json.loads((finished / "results.json").read_text())
+    assert small_runs.train(finished, epochs=1) == results
 
 
-def test_a_run_killed_before_its_results_only_writes_them(tmp_path, monkeypatch):
-    results = small_runs.train(tmp_path / "run", epochs=1)
-    (tmp_path / "run" / "results.json").unlink()
-    before = small_runs.checkpoint_values(tmp_path / "run")
-    again = small_runs.train(tmp_path / "run", epochs=1)
+def test_a_run_killed_before_its_results_only_writes_them(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").unlink()
+    again = small_runs.train(run, epochs=1)
     assert again["networks"] == results["networks"]
     small_runs.assert_same_values(
-        before, small_runs.checkpoint_values(tmp_path / "run")
+        small_runs.checkpoint_values(finished), small_runs.checkpoint_values(run)
     )
 
 
@@ -260,34 +260,14 @@ def larger_images(num_classes, input_shape):
         ({"topology": "ring"}, "topology"),
         ({"dataset": "digit"}, "digits"),
         ({"batch_size": 5000}, "batch_size"),
-        ({"epochs": 0}, "epochs"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 1.5}, "seed"),
-        ({"keep": 0}, "keep"),
-        ({"checkpoint_steps": 0}, "checkpoint_steps"),
-        ({"checkpoint_steps": 1.5}, "checkpoint_steps"),
-        ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
-        ({"checkpoint_minutes": "10"}, "checkpoint_minutes"),
         ({"validation": 1.0}, "validation"),
-        ({"precision": "bfloat16"}, "mixed_bfloat16"),
         ({"strategy": "mirror"}, "Did you mean 'mirrored'"),
         ({"strategy": "multi_worker"}, "needs a cluster"),
-        ({"steps_per_execution": 0}, "steps_per_execution"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         small_runs.train(tmp_path / "new" / "run", **changes)
-    assert files(tmp_path) == set()
-
-
-@pytest.mark.parametrize("tap", ["no_such_layer", "dense"])
-def test_a_bad_tap_is_refused_before_anything_is_written(tmp_path, tap):
-    def distiller(networks, method, topology):
-        return OnlineDistiller(networks, method, topology, tap=tap)
-
-    with pytest.raises(ValueError, match="tap"):
-        small_runs.train(tmp_path / "run", distiller=distiller)
     assert files(tmp_path) == set()
 
 
@@ -334,17 +314,13 @@ def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         small_runs.train(tmp_path / "run")
     before = small_runs.checkpoint_values(tmp_path / "run")
-    poison = lambda **kwargs: poisoned(build(**kwargs))  # noqa: E731
-    monkeypatch.setattr(construction, "build", poison)
+    monkeypatch.setattr(loop, "build", lambda *args: poisoned(training.build(*args)))
     with pytest.raises(nonfinite.NonFiniteLossError, match="checkpoint of epoch 1"):
         small_runs.train(tmp_path / "run")
     small_runs.assert_same_values(
         before, small_runs.checkpoint_values(tmp_path / "run")
     )
     assert len(rows(tmp_path / "run")) == 1
-
-
-build = construction.build
 
 
 def poisoned(built):
@@ -359,3 +335,37 @@ def test_a_label_out_of_range_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"Labels must lie in \[0, 10\)"):
         small_runs.train(tmp_path / "run", load_data=broken_data(wrong_labels))
     assert files(tmp_path) == set()
+
+
+# Callbacks of the user's own
+
+
+class Own(keras.callbacks.Callback):
+    """Adds to the logs, changes the model, and stops after an epoch."""
+
+    def __init__(self, last):
+        super().__init__()
+        self._last = last
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["own"] = 10.0 + epoch
+        self.model.networks[0].layers[-1].bias.assign(np.full(10, epoch + 1.0))
+        if epoch + 1 == self._last:
+            self.model.stop_training = True
+
+
+def test_callbacks_reach_the_metrics_and_the_checkpoint_and_may_end_a_run(
+    tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Experiment, "evaluate", None)
+        with pytest.raises(TypeError):  # killed before the results
+            small_runs.train(run, epochs=3, callbacks=[Own(last=2)])
+    assert [row["own"] for row in rows(run)] == ["10.0", "11.0"]
+    values = small_runs.checkpoint_values(run)
+    [bias] = [v for k, v in values.items() if "network/small" in k and "bias" in k]
+    np.testing.assert_array_equal(bias, np.full(10, 2.0))
+    results = small_runs.train(run, epochs=3)
+    assert (results["epoch"], results["step"]) == (2, 10)
+    assert len(rows(run)) == 2

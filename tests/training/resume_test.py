@@ -99,7 +99,7 @@ def stop(monkeypatch, number, epoch, step):
     monkeypatch.setattr(Progress, "on_train_batch_end", hook)
 
 
-QUICK = {"method": "vanilla", "epochs": 2}
+QUICK = {"method": "vanilla", "epochs": 2, "evaluate_every": 2}
 FEW = [
     (signal.SIGTERM, 0, 3, "epoch 0 and 3 steps"),
     (signal.SIGINT, 1, 5, "epoch 1 and 5 steps"),
@@ -118,11 +118,6 @@ MANY = [
     ("stops", "changes"),
     [
         pytest.param(FEW, QUICK, id="few stops"),
-        pytest.param(
-            FEW,
-            {**QUICK, "epochs": 3, "evaluate_every": 2},
-            id="evaluated now and then",
-        ),
         pytest.param(MANY, {}, id="many stops", marks=pytest.mark.slow),
         pytest.param(
             MANY[1:3],

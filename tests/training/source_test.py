@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 import small_runs
+import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
-from afd_tf import OnlineDistiller, exports, methods, training
+from afd_tf import OnlineDistiller, exports, training
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training import source
 from afd_tf.training.callbacks.progress import Progress
@@ -21,11 +22,9 @@ from afd_tf.training.outcome import weights_digest
 from afd_tf.training.restoring import restore_network
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "teacher"
-    small_runs.train(path, epochs=1)
-    return path
+@pytest.fixture
+def teacher(finished):
+    return finished
 
 
 @pytest.fixture
@@ -69,9 +68,9 @@ def test_a_run_loads_its_source_and_keeps_it_out_of_its_checkpoints(teacher, tmp
     arguments = small_runs.arguments(
         networks=[small_runs.small], method="kd", source=teacher, source_network="large"
     )
-    del arguments["tensorboard"]
     offline(tmp_path / "a", teacher)
-    experiment, _ = training.restore(tmp_path / "a", defaults() | arguments)
+    settings = training.Settings(**arguments)
+    experiment, _ = training.restore(tmp_path / "a", settings)
     expected = restored(teacher, "large").get_weights()
     for one, other in zip(
         experiment.distiller.source.get_weights(), expected, strict=True
@@ -84,20 +83,12 @@ def test_a_run_loads_its_source_and_keeps_it_out_of_its_checkpoints(teacher, tmp
     assert sum("moving_mean" in name for name in names) == 1
 
 
-def defaults():
-    import inspect
-
-    parameters = inspect.signature(training.train).parameters.values()
-    return {p.name: p.default for p in parameters}
-
-
 def test_networks_begin_as_they_would_without_a_source(teacher):
     kernels = []
     for changes in ({}, {"method": "kd", "source": teacher, "source_network": "large"}):
         keras.utils.set_random_seed(0)
-        settings = defaults() | small_runs.arguments(**changes)
-        names = training.construction.ARGUMENTS
-        built = training.build(**{name: settings[name] for name in names})
+        settings = training.Settings(**small_runs.arguments(**changes))
+        built = training.build(settings, tf.distribute.get_strategy())
         kernels.append(built.distiller.networks[0].get_weights())
     for one, other in zip(*kernels, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -205,6 +196,7 @@ def quick_ft():
     return {"method": "ft_kd", "method_options": {"paraphraser_epochs": 2}}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_a_paraphraser_ends_as_if_it_had_not_been(
     teacher, tmp_path, monkeypatch, determinism, capsys
 ):
@@ -273,8 +265,3 @@ def test_a_run_of_branches_is_one_run_and_each_branch_a_network(tmp_path):
     values = small_runs.checkpoint_values(run)
     kernel = next(v for v in network.variables if "branch3" in v.path)
     assert any(np.array_equal(value, np.array(kernel)) for value in values.values())
-
-
-def test_every_method_is_described():
-    for name in methods.names():
-        assert methods.describe(name)

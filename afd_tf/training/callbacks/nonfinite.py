@@ -1,14 +1,16 @@
-"""What is done about a loss that is NaN or infinite."""
+"""Losses that are NaN or infinite: stop the run, or skip the step."""
 
 import math
 import warnings
 
 import keras
 
+from afd_tf.errors import Mistake
+
 _MOST_IN_A_ROW = 10
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(Mistake, FloatingPointError):
     """A loss became NaN or infinite; training cannot go on from here."""
 
 

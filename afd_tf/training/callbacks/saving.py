@@ -1,4 +1,4 @@
-"""When a run is saved, and how it goes on from there."""
+"""Saving: checkpoints while training goes on, and resuming from them."""
 
 import concurrent.futures
 import time
@@ -40,18 +40,18 @@ class Saver:
             Checkpoint, or None.
 
         Raises:
-            ValueError: if all are damaged, it is of another model, or a worker does not
-                find it; nothing is set.
+            InvalidValue: if all are damaged, it is of another model, or a worker does
+                not find it; nothing is set.
         """
-        found = self._checkpoints.newest() if self._workers.is_chief else None
-        at = (1, found.position.epoch, found.position.step) if found else (0, 0, 0)
-        exists, epoch, step = self._workers.total(*at)
+        newest = self._checkpoints.newest() if self._workers.is_chief else None
+        own = (1, newest.position.epoch, newest.position.step) if newest else (0, 0, 0)
+        exists, epoch, step = self._workers.total(*own)
         if exists and not self._workers.is_chief:
-            found = self._checkpoints.at(Position(epoch, step))
-        if found is not None:
-            load(found, self._state.write)
-            self.last = found.position
-        return found
+            newest = self._checkpoints.at(Position(epoch, step))
+        if newest is not None:
+            newest.load(self._state.write)
+            self.last = newest.position
+        return newest
 
     def save(self, position, record, trained_metrics=()):
         """Begin to save the state of this moment.
@@ -102,25 +102,6 @@ class Saver:
             raise FloatingPointError(f"'{bad}' holds NaN or infinity")
         self._checkpoints.save(position, values, record)
         return position
-
-
-def load(checkpoint, write):
-    """Set what a checkpoint holds.
-
-    Args:
-        checkpoint: Checkpoint.
-        write: callable from its values, such as `State.write`.
-
-    Raises:
-        ValueError: if it does not fit.
-    """
-    try:
-        write(checkpoint.values)
-    except ValueError as error:
-        raise ValueError(
-            f"Checkpoint {checkpoint.path} cannot be loaded: it is of networks other "
-            f"than those configured, {error}. Nothing was reset."
-        ) from error
 
 
 class Save(keras.callbacks.Callback):
@@ -191,7 +172,8 @@ class Save(keras.callbacks.Callback):
             self._stop_if_asked()
 
     def on_train_end(self, logs=None):
-        self._save(Position(self.params["epochs"]))
+        # The last one, unless a callback has ended training earlier.
+        self._save(Position(self._epoch + 1))
         self._stop_if_asked()
 
     def _reached(self, position, only_if_asked=False):
@@ -211,7 +193,8 @@ class Save(keras.callbacks.Callback):
     def _save(self, position):
         if not self._trained_metrics:
             self._watch.look(self.model.get_metrics_result())
-        self._saver.save(position, self._record(), self._trained_metrics)
+        record = {**self._record(), "stopped": bool(self.model.stop_training)}
+        self._saver.save(position, record, self._trained_metrics)
         self._last, self._saved_at = position, time.monotonic()
 
     def _stop_if_asked(self):

@@ -1,17 +1,17 @@
-"""Configurations as text: one `name = value` per statement, compared line by line."""
+"""Configuration text: statements `name = value`, and the differences of two texts."""
 
 import functools
 
 
-def from_arguments(arguments, name="train"):
-    """Write arguments as gin text, for runs started from Python without gin files.
+def from_settings(settings, name="train"):
+    """Write settings as gin text, for runs started from Python without gin files.
 
     Args:
-        arguments: dict from parameter to value; callables are written by name.
+        settings: dict from setting to value; callables are written by name.
         name: str, the configurable.
     """
     lines = [
-        f"{name}.{key} = {_text(value)}" for key, value in sorted(arguments.items())
+        f"{name}.{key} = {_text(value)}" for key, value in sorted(settings.items())
     ]
     return "\n".join(lines) + "\n"
 

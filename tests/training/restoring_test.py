@@ -1,4 +1,4 @@
-"""A network that Keras cannot describe trains, and its export says what to do."""
+"""Networks of a run, built from their record and loaded alone."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The commits that results name, of a checkout that may change between two starts."""
+"""Provenance: the command, and the commits of a checkout that changes meanwhile."""
 
 import json
 import subprocess
@@ -7,9 +7,14 @@ import pytest
 import small_runs
 
 from afd_tf.files import write_json
-from afd_tf.runs import commits
+from afd_tf.runs import provenance
 from afd_tf.runs.run_directory import RunDirectory
-from afd_tf.training import loop
+from afd_tf.training import Experiment
+
+
+def test_a_command_is_written_as_a_shell_takes_it():
+    line = provenance.command_line("/venv/bin/afd-train", ["--gin_param=a = 'b'"])
+    assert line == """afd-train '--gin_param=a = '"'"'b'"'"''"""
 
 
 def git(folder, *arguments):
@@ -18,15 +23,15 @@ def git(folder, *arguments):
 
 def change(checkout):
     """Commit a change of the code; return the commit."""
-    with open(checkout / "afd_tf" / "training" / "commits.py", "a") as file:
+    with open(checkout / "afd_tf" / "runs" / "provenance.py", "a") as file:
         file.write("changed")
     git(checkout, "commit", "-q", "-a", "-m", "changed")
-    return commits.current()
+    return provenance.current_commit()
 
 
 def start(run):
     """Begin or resume a run, as far as its commits go; return them."""
-    found = commits.of_run(run)
+    found = provenance.commits_of(run)
     write_json(run.commits, found)
     return found
 
@@ -35,7 +40,7 @@ def start(run):
 def checkout(tmp_path, monkeypatch):
     """Return a repository that our package seems to lie in."""
     root = tmp_path / "checkout"
-    for name in ("afd_tf/training/commits.py", "gin/afd.gin", "studies/a/chosen.json"):
+    for name in ("afd_tf/runs/provenance.py", "gin/afd.gin", "studies/a/chosen.json"):
         file = root / name
         file.parent.mkdir(parents=True)
         file.write_text("")
@@ -44,8 +49,8 @@ def checkout(tmp_path, monkeypatch):
     git(root, "config", "user.name", "a")
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "first")
-    module = root / "afd_tf" / "training" / "commits.py"
-    monkeypatch.setattr(commits, "__file__", str(module))
+    module = root / "afd_tf" / "runs" / "provenance.py"
+    monkeypatch.setattr(provenance, "__file__", str(module))
     return root
 
 
@@ -53,41 +58,41 @@ def test_what_no_run_depends_on_leaves_a_commit_clean(checkout):
     (checkout / "studies" / "a" / "chosen.json").write_text("{}")
     (checkout / "studies" / "a" / "results.json").write_text("{}")
     (checkout / "notes.txt").write_text("new")
-    commit = commits.current()
+    commit = provenance.current_commit()
     assert len(commit) == 40
     assert int(commit, 16)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["afd_tf/training/commits.py", "gin/afd.gin", "gin/new.gin", "afd_tf/new.py"],
+    ["afd_tf/runs/provenance.py", "gin/afd.gin", "gin/new.gin", "afd_tf/new.py"],
 )
 def test_code_and_configurations_that_differ_do_not(checkout, name):
     (checkout / name).write_text("other")
-    assert commits.current().endswith("-dirty")
+    assert provenance.current_commit().endswith("-dirty")
 
 
 def test_a_package_installed_inside_another_repository_has_no_commit(
     checkout, monkeypatch
 ):
-    installed = checkout / "venv" / "afd_tf" / "training" / "commits.py"
+    installed = checkout / "venv" / "afd_tf" / "runs" / "provenance.py"
     installed.parent.mkdir(parents=True)
     installed.write_text("")
-    monkeypatch.setattr(commits, "__file__", str(installed))
-    assert commits.current() is None
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert provenance.current_commit() is None
 
 
 def test_without_git_there_is_no_commit(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert commits.current() is None
+    assert provenance.current_commit() is None
     run = RunDirectory(tmp_path / "run")
-    assert commits.of_run(run) == []
+    assert provenance.commits_of(run) == []
 
 
 def test_each_change_between_two_starts_is_recorded_once(checkout, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
-    first = commits.current()
+    first = provenance.current_commit()
     assert start(run) == [first]
     assert start(run) == [first]
     second = change(checkout)
@@ -103,7 +108,7 @@ def test_a_damaged_record_names_its_file(checkout, tmp_path):
     run.checkpoints.mkdir(parents=True)
     run.commits.write_text('{"commit": 1}')
     with pytest.raises(ValueError, match=r"commits\.json"):
-        commits.of_run(run)
+        provenance.commits_of(run)
 
 
 def test_the_result_of_a_resumed_run_names_every_commit(
@@ -112,15 +117,12 @@ def test_the_result_of_a_resumed_run_names_every_commit(
     def stop(experiment):
         raise KeyboardInterrupt
 
-    first = commits.current()
+    first = provenance.current_commit()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", stop)
+        patch.setattr(Experiment, "evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             small_runs.train(tmp_path / "run", epochs=1)
     second = change(checkout)
     results = small_runs.train(tmp_path / "run", epochs=1)
     assert (results["commit"], results["earlier_commits"]) == (second, [first])
-    whole = small_runs.train(tmp_path / "whole", epochs=1)
-    assert whole["commit"] == second
-    assert "earlier_commits" not in whole
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
