@@ -224,5 +224,5 @@ def test_steps_that_were_to_be_left_out_concern_one_call_alone():
     model.fit(images, labels, 4, verbose=0, initial_step=5)  # of two steps
     assert int(model.trained_steps) == 0
     assert tiny.changed(model, lambda: model.train_on_batch(images, labels))
-    with pytest.raises(ValueError, match="`initial_step`.*an int >= 0"):
+    with pytest.raises(ValueError, match=r"`initial_step`.*an int >= 0"):
         model.fit(images, labels, 4, verbose=0, initial_step=-1)
