@@ -388,7 +388,7 @@ class OnlineDistiller(DistributedModel):
         self._assert_compile_called("fit")
         check_rates(callbacks, self.phases.logit)
         fixed = self._options.total_steps is not None
-        length = TrainingLength(initial_epoch, x, fixed)
+        length = TrainingLength(initial_epoch, initial_step, x, fixed)
         with inputs.readable_errors():
             return super().fit(
                 x,

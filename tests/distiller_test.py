@@ -12,16 +12,12 @@ import tiny
 
 import afd_tf
 from afd_tf import OnlineDistiller
+from afd_tf.errors import Mistake
 
 
 def state(model):
-    optimizers = (
-        model.optimizer,
-        model.feature_optimizer,
-        model.discriminator_optimizer,
-    )
-    variables = [*model.variables, *(v for o in optimizers if o for v in o.variables)]
-    return [np.array(v) for v in variables]
+    optimizers = [v for o in tiny.optimizers(model) if o for v in o.variables]
+    return tiny.values([*model.variables, *optimizers])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +64,7 @@ def test_weights_of_another_optimizer_are_refused_not_reset(tmp_path):
     models[0].train_on_batch(*tiny.batch())
     models[0].save_weights(tmp_path / "a.weights.h5")
     models[1].compile(keras.optimizers.Adam(0.1))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(Mistake, match=r"does not fit.*variables whereas the saved"):
         models[1].load_weights(tmp_path / "a.weights.h5")
 
 
@@ -87,7 +83,7 @@ def test_a_new_process_needs_the_package_s_import_alone_to_load(tmp_path):
 
 
 def test_own_discriminators_and_transfers_are_used_saved_and_loaded(tmp_path):
-    def judge():
+    def discriminator():
         return keras.Sequential(
             [
                 keras.Input((6, 6, 5)),
@@ -103,7 +99,7 @@ def test_own_discriminators_and_transfers_are_used_saved_and_loaded(tmp_path):
 
     model = OnlineDistiller(
         [tiny.network(4), tiny.network(6)],
-        discriminators=[judge(), judge()],
+        discriminators=[discriminator(), discriminator()],
         transfers=[transfer(4), transfer(6)],
     )
     model.compile(run_eagerly=True)
@@ -140,3 +136,79 @@ def test_predict_gives_each_network_and_the_ensemble(ensemble):
         "logits": softmax((logits[0] + logits[1]) / 2),
     }[ensemble]
     np.testing.assert_allclose(predicted["ensemble"], expected, rtol=1e-5)
+
+
+VALUES = {"temperature": 5.0, "kl_weight": 0.25, "feature_weight": 9.0}
+
+
+def loss_weights(model):
+    return {name: float(getattr(model, name)) for name in VALUES}
+
+
+def test_the_next_step_reads_the_loss_weights_that_were_assigned():
+    images, labels = tiny.batch()
+    assigned = tiny.named()
+    assigned.train_on_batch(images, labels)  # traced with the values before
+    for name, value in VALUES.items():
+        setattr(assigned, name, value)
+    built = tiny.distiller(names=["a", "b"], **VALUES)
+    for part in ("networks", "discriminators"):
+        for own, other in zip(getattr(assigned, part), getattr(built, part)):
+            other.set_weights(own.get_weights())
+    logs = [
+        m.train_on_batch(images, labels, return_dict=True) for m in (assigned, built)
+    ]
+    for what in ("kl", "loss", "feature_loss"):
+        assert logs[0][f"a_{what}"] == pytest.approx(logs[1][f"a_{what}"], rel=1e-4)
+    for one, other in zip(assigned.networks, built.networks, strict=True):
+        for v, w in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_allclose(v, w, rtol=1e-5, atol=1e-6)
+
+
+def test_loss_weights_are_saved_with_weights_and_models(tmp_path):
+    model = tiny.distiller()
+    for name, value in VALUES.items():
+        setattr(model, name, value)
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.save(tmp_path / "model.keras")
+    other = tiny.distiller()
+    assert loss_weights(other) != VALUES
+    other.load_weights(tmp_path / "a.weights.h5")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loss_weights(other) == loss_weights(loaded) == VALUES
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 0.0), ("kl_weight", -1.0), ("feature_weight", float("nan"))],
+)
+def test_a_loss_weight_that_makes_no_sense_is_refused(name, value):
+    model = tiny.distiller()
+    before = loss_weights(model)
+    with pytest.raises(ValueError, match=f"`{name}`. Expected a finite number"):
+        setattr(model, name, value)
+    assert loss_weights(model) == before
+
+
+def without_maps():
+    images = keras.Input((6, 6, 2))
+    logits = keras.layers.Dense(tiny.CLASSES)(keras.layers.Flatten()(images))
+    return keras.Model(images, logits)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "dml"])
+def test_a_method_that_needs_no_maps_trains_networks_without_any(method):
+    model = tiny.distiller([without_maps(), without_maps()], method)
+    assert tiny.changed(model, lambda: model.train_on_batch(*tiny.batch()))
+    with pytest.raises(ValueError, match="no layer with a 4-D output"):
+        _ = model.taps
+    with pytest.raises(ValueError, match="no layer with a 4-D output"):
+        OnlineDistiller([without_maps(), without_maps()], method, checkpointing=True)
+
+
+def test_taps_are_made_when_asked_for():
+    model = tiny.distiller([tiny.network(4), tiny.network(6)], "dml")
+    images, _ = tiny.batch()
+    assert [tap.layer_name for tap in model.taps] == ["map", "map"]
+    for tap, network in zip(model.taps, model.networks, strict=True):
+        np.testing.assert_allclose(tap.forward(images)[1], network(images), rtol=1e-5)

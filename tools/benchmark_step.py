@@ -112,7 +112,7 @@ def steps(precision, rounds, batch_size):
     by_name = cases.step_cases(precision, batch_size)
     workers, threads = {}, {}
     if importlib.util.find_spec("torch"):
-        for version in ("literal", "shared"):
+        for version in ("fresh", "shared"):
             worker = torch_afd.Steps(version, precision, batch_size)
             workers[f"PyTorch afd, {version}"] = worker
             threads["torch_threads"] = worker.threads
@@ -148,7 +148,7 @@ def step_ratios(found, precision):
         "fresh_over_shared": found["afd, fresh"].over(shared),
         "stock_fresh_over_shared": found["afd, fresh, stock layers"].over(shared),
     }
-    for version in ("literal", "shared"):
+    for version in ("fresh", "shared"):
         name = f"PyTorch afd, {version}"
         if name in found:
             ratios[f"torch_{version}_over_shared"] = found[name].over(shared)

@@ -111,11 +111,14 @@ class DistributedModel(keras.Model):
         """
         self._steps_left_out = integer("initial_step", initial_step, 0)
         strategy = self.distribute_strategy
-        return super().fit(
-            own_rows(strategy, x),
-            validation_data=own_rows(strategy, validation_data),
-            **arguments,
-        )
+        try:
+            return super().fit(
+                own_rows(strategy, x),
+                validation_data=own_rows(strategy, validation_data),
+                **arguments,
+            )
+        finally:
+            self._steps_left_out = 0
 
     def evaluate(self, x=None, *arguments, **options):
         """Evaluate as `keras.Model.evaluate` does, with its arguments."""

@@ -18,13 +18,14 @@ class TrainingLength(keras.callbacks.Callback):
 
     Args:
         initial_epoch: int, first epoch of this call of `fit`.
+        initial_step: int, the step of that epoch to begin with.
         dataset: the training data; its attribute `position` is set where it has one.
         fixed: bool, whether `compile` was told the number of steps.
     """
 
-    def __init__(self, initial_epoch, dataset, fixed):
+    def __init__(self, initial_epoch, initial_step, dataset, fixed):
         super().__init__()
-        self._initial_epoch = initial_epoch
+        self._initial_epoch, self._initial_step = initial_epoch, initial_step
         self._position = getattr(dataset, "position", None)
         self._fixed = fixed
 
@@ -41,7 +42,8 @@ class TrainingLength(keras.callbacks.Callback):
                 "discriminator_schedule=None)."
             )
         done = int(keras.ops.convert_to_numpy(self.model.trained_steps))
-        self.model.first_step.assign(done - self._initial_epoch * steps)
+        before = self._initial_epoch * steps + self._initial_step
+        self.model.first_step.assign(done - before)
         self.model.total_steps.assign(self.params["epochs"] * steps)
 
     def on_epoch_begin(self, epoch, logs=None):

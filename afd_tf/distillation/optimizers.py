@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from afd_tf.errors import InvalidType, InvalidValue, invalid, nearest
 
+_SKIPPED = "Skipping variable loading for optimizer"
 # What `compile` calls the optimizer of a phase.
 ARGUMENTS = {
     "logit": "optimizer",
@@ -140,11 +141,15 @@ def state_fits(path, skip_mismatch=False):
     """
     with warnings.catch_warnings():
         if not skip_mismatch:
-            warnings.filterwarnings("error", "Skipping variable loading for optimizer")
+            warnings.filterwarnings("error", _SKIPPED)
         try:
             yield
-        except UserWarning as error:
+        except ValueError as error:
+            # Keras gathers what is raised while it loads.
+            reason = [line for line in str(error).splitlines() if _SKIPPED in line]
+            if not reason:
+                raise
             raise InvalidValue(
                 f"The state of an optimizer in {str(path)!r} does not fit. Compile the "
-                f"model as it was compiled when it was saved. {error}"
+                f"model as it was compiled when it was saved. {reason[0].strip()}"
             ) from error

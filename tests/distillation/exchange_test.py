@@ -128,6 +128,8 @@ def test_something_that_is_no_model_is_refused():
 
 
 def test_discriminators_that_do_not_fit_are_refused():
-    judges = [keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Flatten()])] * 2
+    discriminators = [
+        keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Flatten()])
+    ] * 2
     with pytest.raises(ValueError, match=r"\(batch, 1\)"):
-        OnlineDistiller([tiny.network(), tiny.network()], discriminators=judges)
+        OnlineDistiller([tiny.network(), tiny.network()], discriminators=discriminators)

@@ -168,3 +168,61 @@ def test_two_devices_give_the_weights_of_one(method, forward):
     for key, values in results[0][1].items():
         if "ratio" not in key:  # a mean of the replicas' own norms
             np.testing.assert_allclose(results[1][1][key], values, 1e-3, err_msg=key)
+
+
+class Interruption(keras.callbacks.Callback):
+    """Stop after a number of batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch + 1 == self._batches
+
+
+@pytest.mark.parametrize("compiled", [{}, {"total_steps": 12}], ids=["auto", "fixed"])
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_an_epoch_that_begins_with_a_later_step_is_the_rest_of_one(
+    steps_per_execution, compiled
+):
+    data, results = tiny.dataset(24, 4), []
+    for interrupted in (False, True):
+        keras.utils.set_random_seed(1)
+        model = tiny.pair()
+        model.compile(
+            run_eagerly=steps_per_execution == 1,
+            steps_per_execution=steps_per_execution,
+            **compiled,
+        )
+        rates, seen = tiny.Rates(), []
+        see = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, seen=seen: seen.append(batch)
+        )
+        arguments = {"epochs": 2, "verbose": 0, "callbacks": [rates, see]}
+        arguments["steps_per_epoch"] = 6
+        if interrupted:
+            callbacks = [rates, Interruption(2)]
+            model.fit(data, **{**arguments, "callbacks": callbacks})
+            del rates.rates[2 // steps_per_execution :]
+            # Without its first batches; in the next epoch all are there.
+            rest = data.skip(2).concatenate(data).repeat()
+            model.fit(rest, initial_step=2, **arguments)
+            del rates.rates[2 // steps_per_execution : 4 // steps_per_execution]
+        else:
+            model.fit(data.repeat(), **arguments)
+        assert seen == list(range(steps_per_execution - 1, 6, steps_per_execution)) * 2
+        results.append((rates.rates, snapshot(model)))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-6)
+    for expected, actual in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_steps_that_were_to_be_left_out_concern_one_call_alone():
+    images, labels = tiny.batch(8)
+    model = tiny.distiller(method="vanilla")
+    model.fit(images, labels, 4, verbose=0, initial_step=5)  # of two steps
+    assert int(model.trained_steps) == 0
+    assert tiny.changed(model, lambda: model.train_on_batch(images, labels))
+    with pytest.raises(ValueError, match=r"`initial_step`.*an int >= 0"):
+        model.fit(images, labels, 4, verbose=0, initial_step=-1)

@@ -1,4 +1,4 @@
-"""Whole steps with fused normalisation and kernels against Keras' own layers.
+"""Whole steps with fused layers and optimizers against Keras' own.
 
 As `fit` runs them, in a graph, so that what orders weight gradients is at work too.
 """
@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import afd_tf
-from afd_tf.distillation import phases, step
+from afd_tf.distillation import fused_optimizers, step
 from afd_tf.networks.layers.batch_statistics import BatchStatisticsNormalization
 from afd_tf.networks.layers.normalization import (
     FusedBatchNormalization,
@@ -22,13 +22,13 @@ SHAPE, CLASSES, BATCH, STEPS = (16, 16, 3), 10, 4, 3
 MOMENTUM = 0.9
 
 
-def compiled(model):
+def compiled(model, library=fused_optimizers):
     model.compile(
         # Rates that move the weights alike; an epsilon with which Adam's update is more
         # than the gradient's sign.
-        keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
-        feature_optimizer=keras.optimizers.Adam(1e-4, epsilon=1e-3),
-        discriminator_optimizer=keras.optimizers.Adam(1e-4, epsilon=1e-3),
+        library.SGD(1e-3, momentum=0.9, nesterov=True),
+        feature_optimizer=library.Adam(1e-4, epsilon=1e-3),
+        discriminator_optimizer=library.Adam(1e-4, epsilon=1e-3),
         total_steps=100,
     )
     return model
@@ -78,16 +78,6 @@ def averaged(network, images):
     return expected
 
 
-def waiting():
-    """Count the map gradients of the graph in making that wait for others."""
-    operations = tf.compat.v1.get_default_graph().get_operations()
-    return sum(
-        bool(operation.control_inputs)
-        for operation in operations
-        if operation.type == "Conv2DBackpropInput"
-    )
-
-
 @pytest.fixture(
     scope="module", params=["shared", pytest.param("fresh", marks=pytest.mark.slow)]
 )
@@ -102,24 +92,15 @@ def trained(request):
         layer.moving_mean.assign(tf.random.normal(layer.moving_mean.shape))
         layer.moving_variance.assign(tf.random.uniform(layer.moving_mean.shape, 1, 3))
     model = afd_tf.OnlineDistiller(networks, forward=request.param)
-    found = types.SimpleNamespace(model=model, stock=stock_model(model), waiting=[])
+    found = types.SimpleNamespace(model=model, stock=stock_model(model))
     found.start = [np.array(v) for v in model.trainable_variables]
     found.first_statistics = [statistics(layer) for layer in normalizations(networks)]
     found.logs, found.statistics, found.expected = [], [], []
-    order = step.order_weight_gradients
-
-    def counting():
-        found.waiting.append(waiting())
-        order()
-        found.waiting.append(waiting())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "order_weight_gradients", counting)
-        compiled(model)
-        for batch in batches():
-            found.expected += [x for n in networks for x in averaged(n, batch[0])]
-            found.logs.append(fit(model, batch))
-            found.statistics += map(statistics, normalizations(networks))
+    compiled(model)
+    for batch in batches():
+        found.expected += [x for n in networks for x in averaged(n, batch[0])]
+        found.logs.append(fit(model, batch))
+        found.statistics += map(statistics, normalizations(networks))
     return found
 
 
@@ -135,21 +116,23 @@ def stock_model(model):
     return copy
 
 
-def stock_discriminator(judge):
+def stock_discriminator(discriminator):
     def clone(layer):
         if isinstance(layer, BatchStatisticsNormalization):
             return keras.layers.BatchNormalization(epsilon=1e-5, name=layer.name)
         return type(layer).from_config(layer.get_config())
 
-    copy = keras.models.clone_model(judge, clone_function=clone)
+    copy = keras.models.clone_model(discriminator, clone_function=clone)
     for own, other in zip(
-        judge.trainable_variables, copy.trainable_variables, strict=True
+        discriminator.trainable_variables, copy.trainable_variables, strict=True
     ):
         other.assign(own)
     return copy
 
 
 def test_every_step_averages_the_batchs_statistics_once(trained):
+    layers = normalizations(trained.model.networks)
+    assert {type(layer) for layer in layers} == {FusedBatchNormalization}
     for found, expected in zip(trained.statistics, trained.expected, strict=True):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -166,26 +149,11 @@ def test_evaluation_changes_no_weight_and_no_optimizer(trained):
         np.testing.assert_array_equal(variable, value, err_msg=variable.path)
 
 
-def test_what_is_tested_here_is_at_work(trained):
-    if trained.model.forward == "shared":
-        before, after = trained.waiting
-        assert before == 0
-        assert after > 20
-    else:
-        assert not trained.waiting
-    for phase in trained.model.phases:
-        assert "update_step" in vars(phase.inner_optimizer)
-    layers = normalizations(trained.model.networks)
-    assert {type(layer) for layer in layers} == {FusedBatchNormalization}
-
-
 @pytest.mark.slow
 def test_steps_are_those_of_keras_layers_and_optimizers(trained, monkeypatch):
     monkeypatch.setattr(step, "order_weight_gradients", lambda: None)
-    monkeypatch.setattr(phases, "use_kernels", lambda optimizer: None)
-    stock = compiled(trained.stock)
+    stock = compiled(trained.stock, keras.optimizers)
     logs = [fit(stock, batch) for batch in batches()]
-    assert not any("update_step" in vars(p.inner_optimizer) for p in stock.phases)
 
     for own, others in zip(trained.logs, logs, strict=True):
         assert own.keys() == others.keys()

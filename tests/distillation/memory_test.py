@@ -1,6 +1,4 @@
-"""Which operations of a traced step wait for which."""
-
-import traceback
+"""Order of weight gradients: which operations of a traced step wait for which."""
 
 import keras
 import pytest
@@ -14,8 +12,8 @@ def waits_for(operation, other):
     """Whether `operation` runs after `other` in every schedule."""
     seen, open_ends = set(), [operation]
     while open_ends:
-        now = open_ends.pop()
-        before = [t.op for t in now.inputs] + list(now.control_inputs)
+        last = open_ends.pop()
+        before = [t.op for t in last.inputs] + list(last.control_inputs)
         if other in before:
             return True
         open_ends += [op for op in before if op not in seen]
@@ -192,35 +190,3 @@ def test_these_and_no_other_operations_wait(body):
     with graph.as_default():
         memory.order_weight_gradients()
     assert edges(graph) - before == edges_by_definition(graph) != set()
-
-
-@pytest.mark.parametrize("count", [5, 40])
-def test_the_graph_is_walked_once_however_deep_the_networks(count, monkeypatch):
-    graph = backward_graph(lambda x: convolve(x, count))
-    size, looks = len(graph.get_operations()), []
-
-    def look(thing):
-        looks.append(thing)
-        return thing
-
-    symbolic = type(graph_filters(graph)[0])
-    inputs, consumers = tf.Operation.inputs.fget, symbolic.consumers
-    monkeypatch.setattr(tf.Operation, "inputs", property(lambda o: inputs(look(o))))
-    monkeypatch.setattr(symbolic, "consumers", lambda t: consumers(look(t)))
-    with graph.as_default():
-        memory.order_weight_gradients()
-    assert 0 < len(looks) < 3 * size
-
-
-def test_autograph_leaves_its_loops_as_they_are(monkeypatch):
-    # Converted they are slow, and anybody's tf.function may trace a step.
-    files, origins = set(), memory._origins
-
-    @tf.autograph.experimental.do_not_convert
-    def spy(*arguments):
-        files.update(frame.filename for frame in traceback.extract_stack())
-        return origins(*arguments)
-
-    monkeypatch.setattr(memory, "_origins", spy)
-    tf.function(lambda: memory.order_weight_gradients()).get_concrete_function()
-    assert memory.__file__ in files

@@ -123,3 +123,32 @@ def test_the_ensembles_loss_is_that_of_equal_networks(ensemble):
     np.testing.assert_allclose(
         [logs["a_loss"], logs["b_loss"], logs["ensemble_loss"]], [40.0] * 3, rtol=1e-5
     )
+
+
+def test_every_metric_is_declared_with_whose_it_is_and_what():
+    model = tiny.distiller(
+        names=["a", "b"],
+        compiled={"metrics": [keras.metrics.SparseTopKCategoricalAccuracy(2, "top2")]},
+    )
+    specs = model.metric_specs
+    logs = model.train_on_batch(*tiny.batch(), return_dict=True)
+    evaluated = model.test_on_batch(*tiny.batch(), return_dict=True)
+    for phase, names in (("train", logs), ("test", evaluated)):
+        assert {n for n, spec in specs.items() if phase in spec.phases} == set(names)
+    for name, spec in specs.items():
+        assert name == (f"{spec.network}_{spec.quantity}" if spec.network else "loss")
+    assert {name for name, spec in specs.items() if spec.is_loss} == {
+        *("loss", "ensemble_loss"),
+        *(
+            f"{n}_{what}"
+            for n in "ab"
+            for what in (
+                *("loss", "cross_entropy", "kl", "feature_loss"),
+                "discriminator_loss",
+            )
+        ),
+    }
+    assert {name for name, spec in specs.items() if spec.shown} == {
+        *("loss", "mean_accuracy", "ensemble_accuracy", "a_accuracy", "b_accuracy"),
+        *("a_top2", "b_top2"),
+    }

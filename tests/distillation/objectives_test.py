@@ -33,9 +33,9 @@ def test_temperature_weight_and_topology_of_the_kl_term():
         kl_topology="all_pairs",
     )
     logs = model.train_on_batch(images, labels, return_dict=True)
-    for k, sources in enumerate([(1, 2), (0, 2), (0, 1)]):
+    for k, peers in enumerate([(1, 2), (0, 2), (0, 1)]):
         name = NAMES[k]
-        kl = np.mean([np.mean(losses.kl_divergence(z[j], z[k], 5.0)) for j in sources])
+        kl = np.mean([np.mean(losses.kl_divergence(z[j], z[k], 5.0)) for j in peers])
         np.testing.assert_allclose(logs[f"{name}_kl"], kl, rtol=1e-4)
         total = logs[f"{name}_cross_entropy"] + 2.5 * kl
         np.testing.assert_allclose(logs[f"{name}_loss"], total, rtol=1e-4)
@@ -62,7 +62,7 @@ def constant_network(value):
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
-def mean_judge():
+def mean_discriminator():
     inputs = keras.Input((6, 6, 1))
     mean = keras.layers.GlobalAveragePooling2D()(inputs)
     return keras.Model(inputs, keras.layers.Activation("sigmoid")(mean))
@@ -75,7 +75,7 @@ def test_in_a_cycle_of_three_each_discriminator_takes_the_network_before_for_rea
         networks,
         tap="map",
         names=["a", "b", "c"],
-        discriminators=[mean_judge() for _ in range(3)],
+        discriminators=[mean_discriminator() for _ in range(3)],
     )
     model.compile(feature_weight_decay=0, run_eagerly=True)
     logs = model.train_on_batch(images, labels, return_dict=True)
@@ -99,12 +99,12 @@ def test_with_several_sources_discriminator_losses_are_means_over_them():
         tap="map",
         names=NAMES,
         topology="all_pairs",
-        discriminators=[mean_judge() for _ in NAMES],
+        discriminators=[mean_discriminator() for _ in NAMES],
     )
     logs = model.train_on_batch(*tiny.batch(), return_dict=True)
-    verdicts = 1 / (1 + np.exp(-values))
+    outputs = 1 / (1 + np.exp(-values))
     for k, name in enumerate(NAMES):
-        real, own = np.delete(verdicts, k), verdicts[k]
+        real, own = np.delete(outputs, k), outputs[k]
         expected = {
             "loss": np.mean((1 - real) ** 2) + own**2,
             "real": np.mean(real),
@@ -132,10 +132,10 @@ def test_concatenated_e3_sees_the_source_beside_its_own_map_as_a_constant():
     with tf.GradientTape(persistent=True) as tape:
         maps = [tap.forward(images)[0] for tap in model.taps]
         e3 = []
-        for k, judge in enumerate(model.discriminators):
+        for k, discriminator in enumerate(model.discriminators):
             source = tf.stop_gradient(maps[k - 1])
-            verdict = judge(tf.concat([source, maps[k]], 0), training=True)[8:]
-            e3.append(tf.reduce_mean((1 - verdict) ** 2))
+            output = discriminator(tf.concat([source, maps[k]], 0), training=True)[8:]
+            e3.append(tf.reduce_mean((1 - output) ** 2))
     expected = [
         np.array(kernel) - 0.5 * tape.gradient(loss, kernel.value).numpy()
         for kernel, loss in zip(kernels, e3, strict=True)
@@ -198,7 +198,7 @@ def test_activity_regularisers_count_once():
         )
 
 
-def judge_with(*layers):
+def discriminator_with(*layers):
     inputs = keras.Input((6, 6, 4))
     x = inputs
     for layer in layers:
@@ -209,12 +209,15 @@ def judge_with(*layers):
 
 def test_a_discriminator_s_regularisers_join_e2():
     l2 = keras.regularizers.L2(0.7)
-    judges = [
-        [judge_with(keras.layers.Conv2D(3, 3, kernel_regularizer=r)) for _ in range(2)]
+    discriminators = [
+        [
+            discriminator_with(keras.layers.Conv2D(3, 3, kernel_regularizer=r))
+            for _ in range(2)
+        ]
         for r in (None, l2)
     ]
     plain, regularised = twins(
-        [{"discriminators": own} for own in judges], rates=(0, 0, 0.1)
+        [{"discriminators": own} for own in discriminators], rates=(0, 0, 0.1)
     )
     kernel = np.array(plain.discriminators[0].layers[1].kernel)
     after = []

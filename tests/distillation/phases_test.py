@@ -13,8 +13,8 @@ def weight(value):
     return keras.Variable(np.array(value, "float32"), name="kernel")
 
 
-def phase(optimizer, decay, variables, schedule=None):
-    return Phase("logit", optimizer, schedule, decay, variables, scale_losses=False)
+def phase(optimizer, decay, variables, before=None):
+    return Phase("logit", optimizer, None, decay, variables, False, before)
 
 
 def test_coupled_decay_enters_the_moments():
@@ -80,9 +80,9 @@ def test_decoupled_decay_reaches_an_optimizer_that_scales_losses():
 
 
 def test_compiling_again_with_the_same_optimizer_decays_once():
-    optimizer, v = keras.optimizers.SGD(0.1), weight([2.0])
-    for expected in (1.9, 1.9 * 0.95):
-        p = phase(optimizer, WeightDecay("decoupled", 0.5), [v])
+    optimizer, v, p = keras.optimizers.SGD(0.1), weight([2.0]), None
+    for expected in (1.9, 1.9 * 0.95, 1.9 * 0.95**2):
+        p = phase(optimizer, WeightDecay("decoupled", 0.5), [v], before=p)
         p.apply([np.zeros(1, "float32")])
         np.testing.assert_allclose(v, [expected], rtol=1e-6)
     with pytest.raises(ValueError, match="set twice"):

@@ -104,9 +104,9 @@ def test_another_seed_draws_other_noise_and_the_same_one_the_same():
     assert abs(cosine) < 0.5
 
 
-@pytest.mark.parametrize("placebo", [0, -3, 1.5, "yes"])
+@pytest.mark.parametrize("placebo", [0, 1.5, "yes"])
 def test_a_seed_that_is_none_is_refused(placebo):
-    with pytest.raises(ValueError, match=r"`placebo`\. Expected True, False or an int"):
+    with pytest.raises(ValueError, match=r"`placebo`\. Expected .*an int >= 1"):
         tiny.distiller(compiled={"placebo": placebo})
 
 

@@ -77,18 +77,18 @@ ALIGNMENT = {
 
 
 class Reference:
-    """Linear networks in float64; `sources[k]` is whom network k learns from."""
+    """Linear networks in float64; `peers[k]` is whom network k learns from."""
 
     def __init__(self, model, kind, kl):
         self.kind, self.kl = kind, kl
         self.networks = [arrays(n) for n in model.networks]
         count = len(self.networks)
         self.known = list(self.networks)
-        self.sources = [(k - 1) % count for k in range(count)]
+        self.peers = [(k - 1) % count for k in range(count)]
         if model.source is not None:
             self.known.append(arrays(model.source))
-            self.sources = [count] * count
-        self.judges = [arrays(d) for d in model.discriminators]
+            self.peers = [count] * count
+        self.discriminators = [arrays(d) for d in model.discriminators]
         layers = [arrays(layer) for layer in model.transfers]
         self.translators, self.paraphrasers = layers[:count], layers[count:]
 
@@ -104,7 +104,7 @@ class Reference:
         for k, (w, v, b) in enumerate(self.networks):
             dz = softmax(z[k]) - np.eye(tiny.CLASSES)[labels]
             if self.kl:
-                p, q = (softmax(z[i] / TEMPERATURE) for i in (self.sources[k], k))
+                p, q = (softmax(z[i] / TEMPERATURE) for i in (self.peers[k], k))
                 dz = dz + TEMPERATURE * (q - p)
             dz = dz / len(x)
             yield "logit", w, x.T @ dz @ v.T
@@ -116,7 +116,7 @@ class Reference:
             yield from self.factor(x, h)
             return
         for k, (w, _, _) in enumerate(self.networks):
-            source = h[self.sources[k]]
+            source = h[self.peers[k]]
             if self.kind == "adversarial":
                 yield "feature", w, WEIGHT * self.adversarial(k, x, h[k], source)
             elif self.kind:
@@ -124,7 +124,11 @@ class Reference:
                 yield "feature", w, WEIGHT * times(x, by_map)
 
     def adversarial(self, k, x, own, source):
-        (u, c), own, source = self.judges[k], own.mean(axis=1), source.mean(axis=1)
+        (u, c), own, source = (
+            self.discriminators[k],
+            own.mean(axis=1),
+            source.mean(axis=1),
+        )
         real, fake = sigmoid(source @ u + c), sigmoid(own @ u + c)
         by_real = -2 * (1 - real) ** 2 * real / len(x)
         by_fake = 2 * fake**2 * (1 - fake) / len(x)
@@ -141,7 +145,7 @@ class Reference:
     def factor(self, x, h):
         frozen = len(self.known) > len(self.networks)
         for k, (w, _, _) in enumerate(self.networks):
-            j, (a,) = self.sources[k], self.translators[k]
+            j, (a,) = self.peers[k], self.translators[k]
             p, _ = self.paraphrasers[0 if frozen else j]
             by_factor = WEIGHT * of_factor(h[k] @ a, h[j] @ p)
             yield "feature", a, times(h[k], by_factor)
@@ -206,8 +210,10 @@ def test_steps_of_every_method_equal_numpy_in_float64(method, source):
     actual = [w for n in model.networks for w in arrays(n)]
     if source:
         actual += arrays(model.source)
-    expected += [w for part in reference.judges for w in part]
-    actual += [w for judge in model.discriminators for w in arrays(judge)]
+    expected += [w for part in reference.discriminators for w in part]
+    actual += [
+        w for discriminator in model.discriminators for w in arrays(discriminator)
+    ]
     layers = reference.translators + reference.paraphrasers
     expected += [w for part in layers for w in part]
     actual += [w for layer in model.transfers for w in arrays(layer)]

@@ -32,7 +32,7 @@ class Reference:
         self.networks = arrays(model.networks)
         for weights in self.networks:
             weights[0] = weights[0].reshape(2, 4)
-        self.judges = arrays(model.discriminators)
+        self.discriminators = arrays(model.discriminators)
 
     def descend(self, role, weights, gradients):
         for w, g in zip(weights, gradients):
@@ -51,7 +51,7 @@ class Reference:
         return gradients
 
     def e2(self, m):
-        for k, (u, c) in enumerate(self.judges):
+        for k, (u, c) in enumerate(self.discriminators):
             real, own = sigmoid(m[k - 1] @ u + c), sigmoid(m[k] @ u + c)
             d_real = -2 * (1 - real) * real * (1 - real) / len(real)
             d_own = 2 * own * own * (1 - own) / len(own)
@@ -60,7 +60,7 @@ class Reference:
 
     def e3(self, x, m):
         gradients = []
-        for k, (u, c) in enumerate(self.judges):
+        for k, (u, c) in enumerate(self.discriminators):
             own = sigmoid(m[k] @ u + c)
             ds = -2 * (1 - own) * own * (1 - own) / len(own)
             gradients.append(x.T @ (ds @ u.T))
@@ -103,7 +103,7 @@ def test_steps_with_coupled_decay_equal_numpy_in_float64(forward, count):
         np.testing.assert_allclose(actual[0].reshape(2, 4), w, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(actual[1], v, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(actual[2], b, rtol=1e-4, atol=1e-6)
-    for judge, (u, c) in zip(model.discriminators, reference.judges):
-        actual = judge.get_weights()
+    for discriminator, (u, c) in zip(model.discriminators, reference.discriminators):
+        actual = discriminator.get_weights()
         np.testing.assert_allclose(actual[0], u, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(actual[1], c, rtol=1e-4, atol=1e-6)

@@ -36,20 +36,20 @@ def test_each_update_changes_its_own_variables_only():
     assert feature - statistics >= paths(extractors)
     assert feature - statistics <= paths(extractors) | paths(transfers)
     assert feature & paths(v for v in transfers if v.name == "kernel")
-    model, judges = who_changes((0.0, 0.0, 0.1))
+    model, discriminators = who_changes((0.0, 0.0, 0.1))
     trainable = paths(v for d in model.discriminators for v in d.trainable_variables)
     assert (
-        judges
+        discriminators
         - paths(v for d in model.discriminators for v in d.non_trainable_variables)
         <= trainable
     )
-    assert len(judges & trainable) > len(trainable) / 2
+    assert len(discriminators & trainable) > len(trainable) / 2
 
 
 def literal_step(networks, discriminators, images, labels, rates):
     """One step as the paper writes it: an optimizer per network, around the cycle."""
     extractors = [keras.Model(n.inputs, n.get_layer("map").output) for n in networks]
-    logit_rate, feature_rate, judge_rate = rates
+    logit_rate, feature_rate, discriminator_rate = rates
     logits = [None] * len(networks)
     gradients = []
     with tf.GradientTape(persistent=True) as tape:
@@ -72,16 +72,18 @@ def literal_step(networks, discriminators, images, labels, rates):
     with tf.GradientTape(persistent=True) as map_tape:
         maps = [extractor(images) for extractor in extractors]
     constants = [tf.stop_gradient(m) for m in maps]
-    for k, judge in enumerate(discriminators):
+    for k, discriminator in enumerate(discriminators):
         with tf.GradientTape() as tape:
-            e2 = ops.mean((1 - judge(constants[k - 1], training=True)) ** 2)
-            e2 += ops.mean(judge(constants[k], training=True) ** 2)
-        judge_gradients = tape.gradient(e2, judge.trainable_variables)
-        for v, g in zip(judge.trainable_variables, judge_gradients, strict=True):
-            v.assign_sub(judge_rate * g)
+            e2 = ops.mean((1 - discriminator(constants[k - 1], training=True)) ** 2)
+            e2 += ops.mean(discriminator(constants[k], training=True) ** 2)
+        discriminator_gradients = tape.gradient(e2, discriminator.trainable_variables)
+        for v, g in zip(
+            discriminator.trainable_variables, discriminator_gradients, strict=True
+        ):
+            v.assign_sub(discriminator_rate * g)
         with tf.GradientTape() as tape:
             tape.watch(constants[k])
-            e3 = ops.mean((1 - judge(constants[k], training=True)) ** 2)
+            e3 = ops.mean((1 - discriminator(constants[k], training=True)) ** 2)
         cotangent = tape.gradient(e3, constants[k])
         variables = extractors[k].trainable_variables
         own = map_tape.gradient(maps[k], variables, output_gradients=cotangent)
@@ -99,13 +101,13 @@ def test_a_fresh_step_equals_the_literal_order_around_the_cycle(count, normaliza
         [tiny.network() for _ in range(count)], method, rates, forward="fresh"
     )
     twins = [keras.models.clone_model(n) for n in model.networks]
-    judges = [keras.models.clone_model(d) for d in model.discriminators]
-    for twin, own in zip(twins + judges, model.networks + model.discriminators):
+    discriminators = [keras.models.clone_model(d) for d in model.discriminators]
+    for twin, own in zip(twins + discriminators, model.networks + model.discriminators):
         twin.set_weights(own.get_weights())
     for _ in range(3):
-        literal_step(twins, judges, images, labels, rates)
+        literal_step(twins, discriminators, images, labels, rates)
         model.train_on_batch(images, labels)
-    for twin, own in zip(twins + judges, model.networks + model.discriminators):
+    for twin, own in zip(twins + discriminators, model.networks + model.discriminators):
         for expected, actual in zip(twin.trainable_variables, own.trainable_variables):
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-6)
 
@@ -151,7 +153,7 @@ def test_statistics_move_by_exactly_one_momentum_update(forward):
         )
 
 
-def judge_with(*layers):
+def discriminator_with(*layers):
     inputs = keras.Input((6, 6, 4))
     x = inputs
     for layer in layers:
@@ -162,14 +164,16 @@ def judge_with(*layers):
 
 def test_a_discriminator_s_own_statistics_move_in_its_own_update_only():
     images, labels = tiny.batch()
-    judges = [judge_with(keras.layers.BatchNormalization(momentum=0.9)) for _ in "ab"]
-    model = tiny.distiller(discriminators=judges, rates=(0, 0, 0))
+    discriminators = [
+        discriminator_with(keras.layers.BatchNormalization(momentum=0.9)) for _ in "ab"
+    ]
+    model = tiny.distiller(discriminators=discriminators, rates=(0, 0, 0))
     maps = [np.mean(tap.forward(images)[0], axis=(0, 1, 2)) for tap in model.taps]
     model.train_on_batch(images, labels)
     # Once for the network's own maps, then once for the source's.
     expected = 0.9 * 0.1 * maps[0] + 0.1 * maps[1]
     np.testing.assert_allclose(
-        judges[0].layers[1].moving_mean, expected, rtol=1e-4, atol=1e-6
+        discriminators[0].layers[1].moving_mean, expected, rtol=1e-4, atol=1e-6
     )
 
 

@@ -8,19 +8,19 @@ import tiny
 from afd_tf import losses, methods
 
 
-@pytest.mark.parametrize("sources", ["cycle", "all_pairs"])
-def test_kl_comes_from_the_sources_and_is_their_mean(sources):
+@pytest.mark.parametrize("topology", ["cycle", "all_pairs"])
+def test_kl_comes_from_the_peers_and_is_their_mean(topology):
     images, labels = tiny.batch()
     networks = [tiny.network() for _ in range(3)]
     z = [n(images) for n in networks]
-    model = tiny.distiller(networks, "dml", names=["a", "b", "c"], topology=sources)
+    model = tiny.distiller(networks, "dml", names=["a", "b", "c"], topology=topology)
     logs = model.train_on_batch(images, labels, return_dict=True)
     pairs = {
         "cycle": {0: [2], 1: [0], 2: [1]},
         "all_pairs": {0: [1, 2], 1: [0, 2], 2: [0, 1]},
     }
-    for k, own_sources in pairs[sources].items():
-        each = [np.mean(losses.kl_divergence(z[j], z[k], 3.0)) for j in own_sources]
+    for k, own_peers in pairs[topology].items():
+        each = [np.mean(losses.kl_divergence(z[j], z[k], 3.0)) for j in own_peers]
         np.testing.assert_allclose(logs[f"{'abc'[k]}_kl"], np.mean(each), rtol=1e-4)
         total = logs[f"{'abc'[k]}_cross_entropy"] + np.mean(each)
         np.testing.assert_allclose(logs[f"{'abc'[k]}_loss"], total, rtol=1e-4)
@@ -116,7 +116,7 @@ DISTANCES = {
 
 
 @pytest.mark.parametrize("method", DISTANCES)
-def test_a_loss_on_maps_is_the_mean_over_a_networks_sources(method):
+def test_a_loss_on_maps_is_the_mean_over_a_networks_peers(method):
     images, labels = tiny.batch()
     # Maps of other channels from source to source: layers in another order do not fit,
     # or give other numbers.
@@ -145,16 +145,18 @@ def test_a_loss_on_maps_is_the_mean_over_a_networks_sources(method):
 
 
 @pytest.mark.parametrize("batches", ["separate", "concatenated"])
-def test_discriminator_batches_are_judged_apart_or_together(batches):
+def test_discriminator_batches_are_seen_apart_or_together(batches):
     images, labels = tiny.batch()
     model = tiny.distiller(
         None, tiny.afd(discriminator_batches=batches), names=["a", "b"], rates=(0, 0, 0)
     )
     maps = [tap.forward(images)[0] for tap in model.taps]
-    judge = model.discriminators[0]
+    discriminator = model.discriminators[0]
     if batches == "separate":
-        own = np.mean(judge(maps[0], training=True))
+        own = np.mean(discriminator(maps[0], training=True))
     else:
-        own = np.mean(judge(np.concatenate([maps[1], maps[0]]), training=True)[8:])
+        own = np.mean(
+            discriminator(np.concatenate([maps[1], maps[0]]), training=True)[8:]
+        )
     logs = model.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(logs["a_discriminator_own"], own, rtol=1e-4)

@@ -105,7 +105,7 @@ def test_ratios_are_those_that_their_names_say():
         "afd, shared": 550.0,
         "afd, fresh": 660.0,
         "afd, fresh, stock layers": 880.0,
-        "PyTorch afd, literal": 825.0,
+        "PyTorch afd, fresh": 825.0,
         "PyTorch afd, shared": 605.0,
     }
     ratios = benchmark_step.step_ratios(one_turn_each(times), "float32")
@@ -116,7 +116,7 @@ def test_ratios_are_those_that_their_names_say():
             "shared_over_vanilla_float32": 550 / 300,
             "fresh_over_shared_float32": 1.2,
             "stock_fresh_over_shared_float32": 1.6,
-            "torch_literal_over_shared_float32": 1.5,
+            "torch_fresh_over_shared_float32": 1.5,
             "torch_shared_over_shared_float32": 1.1,
         }
     )

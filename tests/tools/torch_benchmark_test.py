@@ -73,7 +73,9 @@ def pairs(model, theirs):
     for network, module in zip(model.networks, theirs.networks, strict=True):
         found += network_pairs(network, module)
     rest = [*model.transfers, *model.discriminators]
-    for own, module in zip(rest, [*theirs.transfers, *theirs.judges], strict=True):
+    for own, module in zip(
+        rest, [*theirs.transfers, *theirs.discriminators], strict=True
+    ):
         layers = [layer for layer in own.layers if layer.weights]
         leaves = [m for m in module.modules() if list(m.parameters(recurse=False))]
         found += zip(layers, leaves, strict=True)
@@ -97,7 +99,7 @@ def both(dtype=torch.float32, **options):
     model = afd_tf.OnlineDistiller(cases.pair(), **options)
     theirs = torch_afd.build()
     bodies = [network.extractor for network in theirs.networks]
-    bodies += [*theirs.transfers, *(judge.blocks for judge in theirs.judges)]
+    bodies += [*theirs.transfers, *(d.blocks for d in theirs.discriminators)]
     for body in bodies:
         body.to(dtype)
     for module in theirs.networks[1].extractor:
@@ -135,7 +137,7 @@ def test_maps_and_logits_in_training_are_the_same():
 
 def test_losses_of_the_same_maps_are_the_same():
     model, theirs, _ = both()
-    judges = model.discriminators
+    discriminators = model.discriminators
     labels = data()[1]
     random = np.random.default_rng(0)
     maps = [random.normal(size=(BATCH, 8, 8, c)).astype("float32") for c in (64, 128)]
@@ -150,9 +152,9 @@ def test_losses_of_the_same_maps_are_the_same():
         )
         for k in (0, 1)
     )
-    shown = [t(h) for t, h in zip(model.transfers, maps, strict=True)]
-    real = [judges[k](shown[k - 1], training=True) for k in (0, 1)]
-    own = [judges[k](shown[k], training=True) for k in (0, 1)]
+    transferred = [t(h) for t, h in zip(model.transfers, maps, strict=True)]
+    real = [discriminators[k](transferred[k - 1], training=True) for k in (0, 1)]
+    own = [discriminators[k](transferred[k], training=True) for k in (0, 1)]
     e2 = sum(tf.reduce_mean((1 - r) ** 2) for r in real)
     e2 += sum(tf.reduce_mean(o**2) for o in own)
     e3 = sum(tf.reduce_mean((1 - o) ** 2) for o in own)
@@ -162,9 +164,11 @@ def test_losses_of_the_same_maps_are_the_same():
         found = theirs.transferred(their_maps)
         their_e1 = theirs.logit_loss(their_maps, torch.tensor(labels))
         np.testing.assert_allclose(float(their_e1), e1, rtol=1e-5)
-        for ours, theirs_shown in zip(shown, found, strict=True):
-            np.testing.assert_allclose(as_ours(theirs_shown), ours, atol=1e-5)
-        np.testing.assert_allclose(float(theirs.judge_loss(found)), e2, rtol=1e-4)
+        for ours, others in zip(transferred, found, strict=True):
+            np.testing.assert_allclose(as_ours(others), ours, atol=1e-5)
+        np.testing.assert_allclose(
+            float(theirs.discriminator_loss(found)), e2, rtol=1e-4
+        )
         np.testing.assert_allclose(float(theirs.generator_loss(found)), e3, rtol=1e-4)
 
 
@@ -173,7 +177,7 @@ def test_optimizers_are_the_same():
     model.compile(total_steps=1)
     decays = dict(zip(DEFAULTS, (1e-4, 0.1, 0.1), strict=True))
     for phase, optimizer in zip(
-        model.phases, (theirs.logit, theirs.feature, theirs.judge), strict=True
+        model.phases, (theirs.logit, theirs.feature, theirs.discriminator), strict=True
     ):
         (group,) = optimizer.param_groups
         assert (phase.decay.kind, phase.decay.amount) == (
@@ -197,7 +201,7 @@ def test_optimizers_are_the_same():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("forward", "version"), [("fresh", "literal_step"), ("shared", "shared_step")]
+    ("forward", "version"), [("fresh", "fresh_step"), ("shared", "shared_step")]
 )
 def test_all_weights_after_steps_are_the_same(forward, version):
     # In double precision, heads aside: in a single one, some activation is so near to
@@ -209,13 +213,14 @@ def test_all_weights_after_steps_are_the_same(forward, version):
     rate, epsilon = 0.01, 0.01
     model.compile(
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-        *(keras.optimizers.Adam(rate, epsilon=epsilon) for _ in range(2)),
+        feature_optimizer=keras.optimizers.Adam(rate, epsilon=epsilon),
+        discriminator_optimizer=keras.optimizers.Adam(rate, epsilon=epsilon),
         total_steps=1000,
     )
     theirs.logit.param_groups[0]["lr"] = rate
     for step in (1, 2):
         images, labels = data(step)
-        for optimizer in (theirs.feature, theirs.judge):
+        for optimizer in (theirs.feature, theirs.discriminator):
             # TensorFlow adds it before it corrects the bias of the second moment.
             theirs_own = epsilon / (1 - 0.999**step) ** 0.5
             optimizer.param_groups[0].update(lr=rate, eps=theirs_own)

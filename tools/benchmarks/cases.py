@@ -87,16 +87,16 @@ def together(networks, method, batch_size, **options):
     return train_function(model, batch_size)
 
 
-def alone(network, batch_size, kernels):
-    """Return the step of one network trained by Keras, with the same optimizer.
+def alone(network, batch_size, fused):
+    """Return the step of one network trained by Keras, by the same equations.
 
     Args:
         network: keras.Model.
         batch_size: int.
-        kernels: bool, whether the optimizer updates by kernels as ours do.
+        fused: bool, whether by our optimizer of one kernel per variable, or Keras'.
     """
     optimizer = logit_optimizer()
-    if not kernels:
+    if not fused:
         optimizer = keras.optimizers.SGD.from_config(optimizer.get_config())
     network.compile(
         optimizer,
@@ -180,8 +180,8 @@ def alone_cases(batch_size):
                 "fused, but for Keras' normalisation": (stock(equal(1))[0], True),
                 "stock": (keras_resnet20(), False),
             }
-            for name, (network, kernels) in networks.items():
-                cases[f"{name}, {precision}"] = alone(network, batch_size, kernels)
+            for name, (network, fused) in networks.items():
+                cases[f"{name}, {precision}"] = alone(network, batch_size, fused)
     return cases
 
 

@@ -1,8 +1,8 @@
 """AFD in PyTorch as a practised user writes it: channels last, the same networks.
 
-Two versions: "literal" computes the maps again after the logit update, as the paper
-says and most would write it; "shared" takes both gradients from one forward pass. Run
-as a program, it makes steps on demand: see `Steps`.
+Two versions: "shared" takes both gradients from one forward pass, "fresh" computes the
+maps again after the logit update. Run as a program, it makes steps on demand: see
+`Steps`.
 """
 
 import json
@@ -18,7 +18,7 @@ class Steps:
     """Steps of a version in a process of its own, which sleeps in between.
 
     Args:
-        version: "literal" or "shared".
+        version: "fresh" or "shared".
         precision: "float32" or "bfloat16" (autocast).
         batch_size: int.
 
@@ -75,11 +75,11 @@ def main(version, precision, batch_size):
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, 100, (int(batch_size),))
     afd = build(bfloat16=precision == "bfloat16")
-    parts = [*afd.networks, *afd.transfers, *afd.judges]
+    parts = [*afd.networks, *afd.transfers, *afd.discriminators]
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     told = {"parameters": counts, "threads": torch.get_num_threads()}
     print(json.dumps(told), flush=True)
-    step = {"literal": afd.literal_step, "shared": afd.shared_step}[version]
+    step = {"fresh": afd.fresh_step, "shared": afd.shared_step}[version]
     for _ in sys.stdin:
         begun = time.perf_counter()
         float(step(images, labels))
@@ -90,7 +90,7 @@ def build(bfloat16=False):
     """Build the networks, transfer layers, discriminators and optimizers.
 
     Returns:
-        Object with `literal_step(images, labels)` and `shared_step(images, labels)`.
+        Object with `fresh_step(images, labels)` and `shared_step(images, labels)`.
     """
     import torch
     import torch.nn.functional as F
@@ -196,7 +196,7 @@ def build(bfloat16=False):
         def __init__(self):
             self.networks = last([resnet20(), wrn16_2()])
             self.transfers = last([nn.Conv2d(64, 128, 1), nn.Conv2d(128, 128, 1)])
-            self.judges = last([Discriminator(128), Discriminator(128)])
+            self.discriminators = last([Discriminator(128), Discriminator(128)])
             self.generators = [
                 *(p for n in self.networks for p in n.extractor.parameters()),
                 *self.transfers.parameters(),
@@ -211,7 +211,9 @@ def build(bfloat16=False):
             )
             slow = {"lr": 2e-5, "weight_decay": 0.1, "fused": True}
             self.feature = torch.optim.Adam(self.generators, **slow)
-            self.judge = torch.optim.Adam(self.judges.parameters(), **slow)
+            self.discriminator = torch.optim.Adam(
+                self.discriminators.parameters(), **slow
+            )
             modules = self.networks.modules()
             self.norms = [m for m in modules if isinstance(m, nn.BatchNorm2d)]
 
@@ -237,25 +239,27 @@ def build(bfloat16=False):
             with self.half():
                 return [t(h) for t, h in zip(self.transfers, maps, strict=True)]
 
-        def judge_loss(self, shown):
+        def discriminator_loss(self, transferred):
             loss = 0.0
             with self.half():
-                for k, judge in enumerate(self.judges):
-                    real, own = judge(shown[k - 1]), judge(shown[k])
+                for k, discriminator in enumerate(self.discriminators):
+                    real = discriminator(transferred[k - 1])
+                    own = discriminator(transferred[k])
                     loss = loss + ((1 - real) ** 2).mean() + (own**2).mean()
             return loss
 
-        def update_judges(self, shown):
-            self.judge.zero_grad()
-            self.judge_loss([t.detach() for t in shown]).backward()
-            self.judge.step()
+        def update_discriminators(self, transferred):
+            self.discriminator.zero_grad()
+            self.discriminator_loss([t.detach() for t in transferred]).backward()
+            self.discriminator.step()
 
-        def generator_loss(self, shown):
+        def generator_loss(self, transferred):
             with self.half():
-                verdicts = [d(t) for d, t in zip(self.judges, shown, strict=True)]
-            return sum(((1 - verdict) ** 2).mean() for verdict in verdicts)
+                pairs = zip(self.discriminators, transferred, strict=True)
+                outputs = [discriminator(t) for discriminator, t in pairs]
+            return sum(((1 - output) ** 2).mean() for output in outputs)
 
-        def literal_step(self, images, labels):
+        def fresh_step(self, images, labels):
             loss = self.logit_loss(self.maps(images), labels)
             self.logit.zero_grad()
             loss.backward()
@@ -263,15 +267,15 @@ def build(bfloat16=False):
             # The second forward pass moves no running statistics.
             for module in self.norms:
                 module.momentum = 0.0
-            shown = self.transferred(self.maps(images))
+            transferred = self.transferred(self.maps(images))
             for module in self.norms:
                 module.momentum = BATCH_NORM["momentum"]
-            self.update_judges(shown)
-            self.judges.requires_grad_(False)
+            self.update_discriminators(transferred)
+            self.discriminators.requires_grad_(False)
             self.feature.zero_grad()
-            self.generator_loss(shown).backward()
+            self.generator_loss(transferred).backward()
             self.feature.step()
-            self.judges.requires_grad_(True)
+            self.discriminators.requires_grad_(True)
             return loss.detach()
 
         def shared_step(self, images, labels):
@@ -279,16 +283,16 @@ def build(bfloat16=False):
             loss = self.logit_loss(maps, labels)
             self.logit.zero_grad()
             loss.backward(retain_graph=True)
-            shown = self.transferred(maps)
-            self.update_judges(shown)
-            self.judges.requires_grad_(False)
-            generator_loss = self.generator_loss(shown)
+            transferred = self.transferred(maps)
+            self.update_discriminators(transferred)
+            self.discriminators.requires_grad_(False)
+            generator_loss = self.generator_loss(transferred)
             gradients = torch.autograd.grad(generator_loss, self.generators)
             self.logit.step()
             for parameter, gradient in zip(self.generators, gradients, strict=True):
                 parameter.grad = gradient
             self.feature.step()
-            self.judges.requires_grad_(True)
+            self.discriminators.requires_grad_(True)
             return loss.detach()
 
     return AFD()
