@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ["afd_tf", "gin", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"]
-COMMANDS = {
-    "afd-train",
-    "afd-evaluate",
-    "afd-export",
-    "afd-results",
-    "afd-analyse",
-}
+SHIPPED = ["afd_tf", "gin", "afd_launcher.py", "setup.py", "pyproject.toml"]
+SHIPPED += ["MANIFEST.in", "LICENSE"]
 
 
 def run_python(code, cwd, path):
@@ -83,11 +77,11 @@ def test_wheel_holds_every_module_and_configuration(unpacked):
     assert (installed / "py.typed").exists()
 
 
-def test_wheel_installs_nothing_but_the_package(unpacked):
+def test_wheel_installs_the_package_and_its_launcher_alone(unpacked):
     (information,) = unpacked.glob("*.dist-info")
 
     names = {p.name for p in unpacked.iterdir()}
-    assert names == {"afd_tf", information.name}
+    assert names == {"afd_tf", "afd_launcher.py", information.name}
     assert not list(unpacked.rglob("gin"))
     assert files(information, "LICENSE")
 
@@ -97,9 +91,18 @@ def test_wheel_declares_the_commands(unpacked):
     parser = configparser.ConfigParser()
     parser.read(entry_points)
 
-    assert set(parser["console_scripts"]) == COMMANDS
-    for command, target in parser["console_scripts"].items():
-        assert target == f"afd_tf.cli.{command.removeprefix('afd-')}:run"
+    names = run_python("import afd_launcher; print(*afd_launcher.COMMANDS)", ".", ROOT)
+    targets = {f"afd-{name}": f"afd_launcher:{name}" for name in names.split()}
+    assert dict(parser["console_scripts"]) == targets
+    for name in names.split():
+        assert (unpacked / "afd_tf" / "cli" / f"{name}.py").is_file()
+
+
+def test_wheel_s_commands_run_outside_of_a_checkout(unpacked, tmp_path):
+    code = "import sys, afd_launcher; sys.argv = ['afd-train', '--help']; "
+    text = run_python(f"{code}afd_launcher.train()", tmp_path, unpacked)
+
+    assert text.startswith("usage: afd-train")
 
 
 def test_wheel_requires_what_no_other_requirement_brings(unpacked):
@@ -124,7 +127,7 @@ def test_folder_of_configurations_does_not_shadow_the_gin_package(tmp_path):
 def test_configurations_are_found_from_any_folder(where, unpacked, tmp_path):
     path = unpacked if where == "wheel" else ROOT
     code = (
-        "from afd_tf import config; "
+        "import afd_launcher; from afd_tf import config; "
         "print(config.find('pairings/digits_resnet8_resnet20.gin'))"
     )
 

@@ -198,7 +198,8 @@ def test_a_macro_stands_for_its_value():
     assert "logit/SGD.learning_rate = %x/rate" in text
     model = OnlineDistiller([tiny.network(name="a"), tiny.network(name="b")])
     config.call("compile", self=model)
-    assert model.phases[0].optimizer.momentum == 0.3
+    [logit, *_] = model.phases
+    assert logit.optimizer.momentum == 0.3
 
 
 # State
