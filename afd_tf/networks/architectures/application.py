@@ -63,11 +63,12 @@ def application(architecture, num_classes, input_shape=(224, 224, 3), *, name=No
             )
     except ValueError as error:
         raise invalid(
-            "input_shape", f"images that {architecture} takes", input_shape, hint=error
+            "input_shape",
+            f"images that {architecture} takes",
+            input_shape,
+            hint=str(error),
         ) from error
-    model = keras.models.clone_model(
-        model, clone_function=_clone, call_function=_call
-    )
+    model = keras.models.clone_model(model, clone_function=_clone, call_function=_call)
     return keras.Model(
         model.inputs[0], model.outputs[0], name=name or architecture.lower()
     )

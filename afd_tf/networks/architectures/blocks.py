@@ -26,7 +26,9 @@ def check_shape(argument, shape):
         ValueError: naming the argument.
     """
     sizes = shape if isinstance(shape, tuple | list) else ()
-    if len(sizes) != 3 or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+    if len(sizes) != 3 or not all(
+        isinstance(n, Integral) and int(n) > 0 for n in sizes
+    ):
         expected = "three positive integers (height, width, channels)"
         raise invalid(argument, expected, shape)
 
