@@ -92,7 +92,7 @@ class OnlineDistiller(DistributedModel):
     def __init__(
         self,
         networks,
-        method="afd",
+        method: str | methods.Method = "afd",
         topology=None,
         *,
         source=None,
@@ -372,6 +372,7 @@ class OnlineDistiller(DistributedModel):
         *,
         shuffle=True,
         initial_epoch=0,
+        initial_step=0,
         **arguments,
     ):
         """Train as `keras.Model.fit` does, with its arguments.
@@ -399,6 +400,7 @@ class OnlineDistiller(DistributedModel):
                 callbacks=with_own(callbacks, length, self._meters.specs, verbose),
                 shuffle=shuffle and inputs.can_shuffle(x),
                 initial_epoch=initial_epoch,
+                initial_step=initial_step,
                 **arguments,
             )
 

@@ -9,8 +9,8 @@ import numpy as np
 from afd_tf import data
 from afd_tf.devices.failures import one_line
 from afd_tf.errors import InvalidValue, invalid, lookup
-from afd_tf.exports.export import preprocessing_file, read_preprocessing
 from afd_tf.exports.formats import FORMATS
+from afd_tf.exports.preprocessing import preprocessing_file, read_preprocessing
 from afd_tf.files import read_json
 
 _NEEDED = {

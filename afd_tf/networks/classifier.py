@@ -63,9 +63,11 @@ def _image_shape(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
     else:
         # Of a model without a graph Keras keeps the shape that it was built with.
-        shape = (model.get_build_config() or {}).get("input_shape") or ()
-        alone = bool(shape) and not keras.tree.is_nested(shape[0])
-        shapes = [tuple(shape)] if alone else []
+        shape = (model.get_build_config() or {}).get("input_shape")
+        if not isinstance(shape, tuple | list) or keras.tree.is_nested(shape[0]):
+            shapes = []
+        else:
+            shapes = [tuple(shape)]
     if len(shapes) != 1:
         raise _not_one(model, "inputs", shapes)
     for layer in model._flatten_layers():

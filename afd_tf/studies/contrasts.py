@@ -119,8 +119,10 @@ def estimate(accuracies, contrasts):
         estimated.append((name, baseline, gains))
     corrected = holm([gains[MEAN].p for _, _, gains in estimated], len(contrasts))
     return [
-        Contrast(*each, p, tuple(len(accuracies[name]) for name in each[:2]))
-        for each, p in zip(estimated, corrected, strict=True)
+        Contrast(
+            name, baseline, gains, p, (len(accuracies[name]), len(accuracies[baseline]))
+        )
+        for (name, baseline, gains), p in zip(estimated, corrected, strict=True)
     ]
 
 
@@ -159,7 +161,8 @@ def holm(values, count):
         list of float or None, in the order of `values`.
     """
     order = sorted((p, index) for index, p in enumerate(values) if p is not None)
-    corrected, largest = [None] * len(values), 0.0
+    corrected: list = [None] * len(values)
+    largest = 0.0
     for rank, (p, index) in enumerate(order):
         largest = max(largest, min(1.0, (count - rank) * p))
         corrected[index] = largest

@@ -12,7 +12,6 @@ from afd_tf.runs.data_record import data_digest
 from afd_tf.runs.run_directory import SCHEMA
 
 
-
 def make_results(metrics, experiment, settings, *, epoch, command, commits=()):
     """Put together the content of `results.json`.
 

@@ -190,7 +190,7 @@ def exports(tmp_path_factory):
         "class_names": list("0123456789"),
     }
     for name, format in (("a", "saved_model"), ("a.keras", "keras")):
-        write_export(network, folder / name, format, preprocessing=described)
+        write_export(network, folder / name, described, format=format)
     return folder
 
 

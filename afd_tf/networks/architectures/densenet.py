@@ -59,16 +59,14 @@ def densenet(
     x = build.convolution(images, 2 * growth, 3, 1, name="conv")
     for stage in (1, 2, 3):
         if stage > 1:
-            x = _preactivation(
-                build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}"
-            )
+            x = _convolve(build, x, x.shape[-1] // 2, 1, name=f"transition{stage - 1}")
             x = keras.layers.AveragePooling2D(
                 2, padding="same", name=f"transition{stage - 1}_pool"
             )(x)
         for layer in range(1, (depth - 4) // 6 + 1):
             part = f"stage{stage}_layer{layer}"
-            y = _preactivation(build, x, 4 * growth, 1, name=f"{part}_1")
-            y = _preactivation(build, y, growth, 3, name=f"{part}_2")
+            y = _convolve(build, x, 4 * growth, 1, name=f"{part}_1")
+            y = _convolve(build, y, growth, 3, name=f"{part}_2")
             x = keras.layers.Concatenate(name=f"{part}_concat")([x, y])
     x = build.normalize(x, name="norm")
     x = keras.layers.ReLU(name="feature_map")(x)
@@ -76,7 +74,7 @@ def densenet(
     return keras.Model(images, logits, name=name or f"densenet{depth}_{growth}")
 
 
-def _preactivation(build, x, filters, kernel, name):
+def _convolve(build, x, filters, kernel, name):
     """Normalise and rectify before the convolution."""
     x = build.normalize(x, name=f"{name}_norm")
     x = keras.layers.ReLU(name=f"{name}_relu")(x)
