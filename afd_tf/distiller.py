@@ -18,9 +18,13 @@ from afd_tf.distillation.exchange import build_exchange
 from afd_tf.distillation.metrics import Meters
 from afd_tf.distillation.objectives import LossWeight, LossWeights
 from afd_tf.distillation.phases import check_unchanged
-from afd_tf.distillation.pretraining import pretrain
+from afd_tf.distillation.pretraining import (
+    nothing_to_pretrain,
+    pretrain,
+    pretraining_missing,
+)
 from afd_tf.distillation.summary import summarize
-from afd_tf.errors import InvalidValue, choice
+from afd_tf.errors import choice
 from afd_tf.networks.tap import tap as tap_network
 
 
@@ -354,11 +358,7 @@ class OnlineDistiller(DistributedModel):
     def make_train_function(self, force=False):
         check_unchanged(self.phases, self.trainable_variables)
         if self.needs_pretraining:
-            raise InvalidValue(
-                f"Method '{self.method.name}' with a frozen source learns from a "
-                "paraphraser that is trained beforehand, and this one is not. Call "
-                "model.pretrain(train) before model.fit(train, ...)."
-            )
+            raise pretraining_missing(self.method)
         return super().make_train_function(force)
 
     def fit(
@@ -457,11 +457,7 @@ class OnlineDistiller(DistributedModel):
             ValueError: if the method has nothing to train beforehand.
         """
         if self.pretrained_steps is None:
-            without = "" if self.source is not None else " without a frozen source"
-            raise InvalidValue(
-                f"Method '{self.method.name}' has nothing to train beforehand{without}."
-                " Received: a call of `pretrain`. Call `fit` at once."
-            )
+            raise nothing_to_pretrain(self.method, self.source)
         given = (x, epochs, optimizer, callbacks, verbose)
         history, steps = pretrain(self._exchange, self.distribute_strategy, *given)
         self.pretrained_steps.assign_add(steps)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from afd_tf import losses
 from afd_tf.devices.model import DistributedModel, global_count
 from afd_tf.distillation.optimizers import in_this_strategy
+from afd_tf.errors import InvalidValue
 
 
 def pretrain(exchange, strategy, x, epochs, optimizer, callbacks, verbose):
@@ -44,6 +45,24 @@ def pretrain(exchange, strategy, x, epochs, optimizer, callbacks, verbose):
         for layer in layers:
             layer.trainable = False
     return history, int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+
+
+def pretraining_missing(method):
+    """Return the error for training before pretraining."""
+    return InvalidValue(
+        f"Method '{method.name}' with a frozen source learns from a paraphraser that is "
+        "trained beforehand, and this one is not. Call model.pretrain(train) before "
+        "model.fit(train, ...)."
+    )
+
+
+def nothing_to_pretrain(method, source):
+    """Return the error for pretraining where a method has none."""
+    without = "" if source is not None else " without a frozen source"
+    return InvalidValue(
+        f"Method '{method.name}' has nothing to train beforehand{without}. Received: a "
+        "call of `pretrain`. Call `fit` at once."
+    )
 
 
 class _PretrainedLayers(DistributedModel):
