@@ -64,8 +64,7 @@ class OnlineDistiller(DistributedModel):
             (softmax of the mean of logits). Method "one": always that of its gate.
         checkpointing: False (default), True, or an int >= 2, how many segments a
             network is cut into. Training keeps the maps between segments and computes
-            the rest anew in both backward passes, with equal results: two ResNet-56 at
-            batch 128 took 1/4 of the memory and 1.35 times as long on two CPU cores.
+            the rest anew in both backward passes: less memory, more time.
         discriminators: list with a model per network that maps a transferred map to
             `(batch, 1)` in (0, 1). Default None: made by the method.
         transfers: list of layers, or None entries, in the form the method makes them.
@@ -265,9 +264,8 @@ class OnlineDistiller(DistributedModel):
             decay_bias: bool, whether biases decay. Default True.
             label_smoothing: float in [0, 1), for the default loss.
             placebo: bool, replace each variable's gradient of the feature-map-based
-                loss by Gaussian noise of the same norm; weight decay stays. A control:
-                what it gains is not gained by the loss. An int >= 1 is the seed of the
-                noise, which is otherwise drawn from Keras' own. Default False.
+                loss by Gaussian noise of the same norm; weight decay stays. A control.
+                An int >= 1 is the seed of the noise. Default False.
             gradient_ratio_every: int, steps between two computations of
                 `{network}_gradient_ratio`. Default 50.
             total_steps: int, length of training for the schedules. Default None: each
@@ -405,11 +403,7 @@ class OnlineDistiller(DistributedModel):
             )
 
     def evaluate(self, x=None, *args, **kwargs):
-        """Evaluate as `keras.Model.evaluate` does, with its arguments.
-
-        Nothing but metrics changes: batch statistics, discriminators and optimizers are
-        not touched.
-        """
+        """Evaluate as `keras.Model.evaluate` does; nothing but metrics changes."""
         with self._evaluation():
             return super().evaluate(x, *args, **kwargs)
 

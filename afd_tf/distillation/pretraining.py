@@ -50,8 +50,8 @@ def pretrain(exchange, strategy, x, epochs, optimizer, callbacks, verbose):
 def pretraining_missing(method):
     """Return the error for training before pretraining."""
     return InvalidValue(
-        f"Method '{method.name}' with a frozen source learns from a paraphraser that is "
-        "trained beforehand, and this one is not. Call model.pretrain(train) before "
+        f"Method '{method.name}' with a frozen source learns from a paraphraser that "
+        "is trained beforehand, and this one is not. Call model.pretrain(train) before "
         "model.fit(train, ...)."
     )
 
