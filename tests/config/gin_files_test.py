@@ -205,5 +205,6 @@ def test_controls_are_taken_by_compile(control, arguments):
     small = functools.partial(fake_data, shape=(8, 8, 1), classes=3)
     networks = [tiny_network(channels) for channels in (3, 4)]
     built = build(config.settings(), networks=networks, batch_size=4, load_data=small)
-    compiled = built.distiller._compiled_parts.arguments
+    compiled = built.distiller.get_compile_config()
+    assert arguments.pop("placebo", False) == (built.distiller.placebo_seed is not None)
     assert {name: compiled[name] for name in arguments} == arguments
