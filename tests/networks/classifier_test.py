@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tiny
 from keras import layers
 
 from afd_tf.networks import check_classifier
@@ -66,3 +67,12 @@ def test_any_built_model_of_images_and_logits_will_do(make):
 def test_other_models_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         check_classifier(make())
+
+
+def test_networks_without_a_graph_train_by_a_method_without_maps():
+    pair = [called(Subclassed(), (4, 6, 6, 2)) for _ in range(2)]
+    model = tiny.distiller(pair, "dml", names=["a", "b"])
+    changed = tiny.changed(model, lambda: model.train_on_batch(*tiny.batch()))
+    assert {v.path for v in model.trainable_variables} <= changed
+    with pytest.raises(ValueError, match="cannot be tapped"):
+        tiny.distiller(pair)

@@ -297,8 +297,8 @@ def train(checkpointing, make=None, steps=3, compiled=None, **options):
     model = OnlineDistiller(make(), tiny.afd(), checkpointing=checkpointing, **options)
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
-        keras.optimizers.SGD(0.1),
-        keras.optimizers.SGD(0.1),
+        feature_optimizer=keras.optimizers.SGD(0.1),
+        discriminator_optimizer=keras.optimizers.SGD(0.1),
         gradient_ratio_every=1,
         **(compiled or {}),
     )
