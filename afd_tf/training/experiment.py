@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -121,7 +120,7 @@ def build(settings, strategy):
             source = load_source(settings.source, settings.source_network)
             check_same_data(source, info)
             options["source"] = source.network
-        make: Callable = settings.distiller or OnlineDistiller
+        make: Any = settings.distiller or OnlineDistiller
         distiller = make(networks, method, topology=settings.topology, **options)
         # Of known length, schedules do not depend on where a process begins.
         (settings.compile or OnlineDistiller.compile)(

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from afd_tf import methods
+from afd_tf.distillation.metrics import declare
 from afd_tf.training.callbacks import metrics_file, progress, tensorboard
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import NonFiniteLossError, StopOnNonFinite
@@ -15,16 +17,18 @@ from afd_tf.training.checkpoints import Position
 NETWORKS = ["wrn16_2", "wrn16"]
 
 
-def optimizer(rate):
-    return SimpleNamespace(learning_rate=rate)
+SPECS = {spec.name: spec for spec in declare(NETWORKS, methods.get("afd"))}
+
+
+def phase(role, rate):
+    return SimpleNamespace(role=role, optimizer=SimpleNamespace(learning_rate=rate))
 
 
 def model(**changes):
     return SimpleNamespace(
         network_names=NETWORKS,
-        optimizer=optimizer(0.1),
-        feature_optimizer=optimizer(2e-5),
-        discriminator_optimizer=None,
+        metric_specs=SPECS,
+        phases=[phase("logit", 0.1), phase("feature", 2e-5)],
         steps_per_execution=1,
         **changes,
     )

@@ -235,7 +235,7 @@ def test_a_real_full_disk_stops_no_training(tmp_path, monkeypatch):
 
 def test_metrics_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
     file = metrics_file.MetricsFile(tmp_path / "metrics.csv", 5, {})
-    file.set_model(SimpleNamespace(optimizer=None))
+    file.set_model(SimpleNamespace(phases=[]))
     file.on_train_begin()
     with no_file_above(10), pytest.warns(UserWarning, match="rows are kept"):
         file.on_epoch_end(0, {"loss": 1.0})
@@ -246,7 +246,7 @@ def test_metrics_that_could_not_be_written_are_written_later(tmp_path, monkeypat
 
 def test_training_goes_on_without_tensorboard_that_cannot_be_written(tmp_path):
     board = tensorboard.TensorBoard(tmp_path, 5, 64, "a = 1\n")
-    board.set_model(SimpleNamespace(optimizer=None, network_names=[]))
+    board.set_model(SimpleNamespace(phases=[], metric_specs={}))
     board.on_train_begin()
     board.on_epoch_begin(0)
     with no_file_above(10), pytest.warns(UserWarning, match="large. Training goes on"):

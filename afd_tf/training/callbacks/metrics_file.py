@@ -1,4 +1,4 @@
-"""`metrics.csv`: what every epoch came to."""
+"""`metrics.csv`: a row per epoch."""
 
 import csv
 import io
@@ -8,12 +8,6 @@ import warnings
 import keras
 
 from afd_tf.files import write_text
-
-_ROLES = {
-    "logit": "optimizer",
-    "feature": "feature_optimizer",
-    "discriminator": "discriminator_optimizer",
-}
 
 
 class MetricsFile(keras.callbacks.Callback):
@@ -84,10 +78,8 @@ def _plain(value):
 
 
 def learning_rates(distiller):
-    """Return the rates in force, by role; only of the optimizers that there are."""
-    optimizers = {role: getattr(distiller, a, None) for role, a in _ROLES.items()}
+    """Return the rates in force: dict of a phase's role to float."""
     return {
-        role: float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        for role, optimizer in optimizers.items()
-        if optimizer is not None
+        phase.role: float(keras.ops.convert_to_numpy(phase.optimizer.learning_rate))
+        for phase in distiller.phases
     }

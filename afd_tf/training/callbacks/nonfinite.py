@@ -47,12 +47,12 @@ class StopOnNonFinite(keras.callbacks.Callback):
         Raises:
             NonFiniteLossError: if a loss is not finite.
         """
-        bad = bad_losses(logs)
+        specs = self.model.metric_specs
+        bad = bad_losses(logs, specs)
         if not bad:
             return
-        names = self.model.network_names
-        owners = {owner(key.removeprefix("val_"), names) for key in bad}
-        networks = [str(network) for network in names if network in owners]
+        owners = {spec_of(key, specs).network for key in bad}
+        networks = [name for name in self.model.network_names if name in owners]
         whose = f" of {' and '.join(networks)}" if networks else ""
         self._saver.wait()
         last = self._saver.last
@@ -67,13 +67,23 @@ class StopOnNonFinite(keras.callbacks.Callback):
         )
 
 
-def bad_losses(logs):
-    """Return the losses that are not finite: dict of key to value."""
+def bad_losses(logs, specs):
+    """Return the losses that are not finite: dict of key to value.
+
+    Args:
+        logs: dict from metric to number.
+        specs: dict from metric to `MetricSpec`.
+    """
     return {
         key: value
         for key, value in (logs or {}).items()
-        if key.endswith(("loss", "cross_entropy", "kl")) and not math.isfinite(value)
+        if (spec := spec_of(key, specs)) and spec.is_loss and not math.isfinite(value)
     }
+
+
+def spec_of(key, specs):
+    """Return the `MetricSpec` of a key in logs, such as `val_loss`, or None."""
+    return specs.get(key) or specs.get(key.removeprefix("val_"))
 
 
 class SkipNonFinite(keras.callbacks.Callback):
@@ -109,7 +119,7 @@ class SkipNonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._before = self._before, None
-        bad = bad_losses(logs)
+        bad = bad_losses(logs, self.model.metric_specs)
         # Losses are those of all replicas; statistics are each one's own.
         (bad_states,) = self._workers.total(not self._state.finite())
         if not bad and not bad_states:
@@ -139,9 +149,3 @@ class SkipNonFinite(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs["skipped_steps"] = self._skipped
-
-
-def owner(key, network_names):
-    """Return the network whose metric a key such as `resnet20_2_loss` is, or None."""
-    owners = [name for name in network_names if key.startswith(f"{name}_")]
-    return max(owners, key=len, default=None)

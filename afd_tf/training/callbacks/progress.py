@@ -1,4 +1,4 @@
-"""What a person sees while a run trains."""
+"""Progress of a run on a terminal or in a log file."""
 
 import sys
 import threading
@@ -89,6 +89,10 @@ class Progress(keras.callbacks.Callback):
 
 def accuracies(distiller, logs, prefix=""):
     """Write the accuracies in logs: each network's and the ensemble's, in percent."""
-    keys = {n: f"{prefix}{n}_accuracy" for n in [*distiller.network_names, "ensemble"]}
-    found = {name: logs[key] for name, key in keys.items() if key in logs}
-    return "  ".join(f"{name} {100 * value:.1f}%" for name, value in found.items())
+    shown = [*distiller.network_names, "ensemble"]
+    return "  ".join(
+        f"{spec.network} {100 * logs[prefix + name]:.1f}%"
+        for name, spec in distiller.metric_specs.items()
+        if spec.quantity == "accuracy" and spec.network in shown
+        if prefix + name in logs
+    )

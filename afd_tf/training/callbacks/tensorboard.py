@@ -1,7 +1,6 @@
-"""TensorBoard's view of a run."""
+"""TensorBoard's logs of a run."""
 
 import contextlib
-import os
 import time
 import warnings
 from pathlib import Path
@@ -10,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from afd_tf.devices.failures import one_line
+from afd_tf.files import replacing
 from afd_tf.training.callbacks.metrics_file import learning_rates
-from afd_tf.training.callbacks.nonfinite import owner
+from afd_tf.training.callbacks.nonfinite import spec_of
 
 _EARLIER = "events.out.tfevents.0000000000.earlier.v2"
 
@@ -91,13 +91,12 @@ class TensorBoard(keras.callbacks.Callback):
             self._writer = tf.summary.create_noop_writer()
 
     def _tag(self, key):
-        """From `val_resnet20_kl` to `kl/resnet20_validation`."""
-        plain = key.removeprefix("val_")
-        suffix = "_validation" if plain != key else ""
-        for whose in (owner(plain, self.model.network_names), "mean", "ensemble"):
-            if whose and plain.startswith(f"{whose}_"):
-                return f"{plain[len(whose) + 1 :]}/{whose}{suffix}"
-        return f"{plain}/all{suffix}"
+        """Return `kl/resnet20_validation` for `val_resnet20_kl`."""
+        spec = spec_of(key, self.model.metric_specs)
+        if spec is None:
+            return f"{key}/all"
+        suffix = "_validation" if key != spec.name else ""
+        return f"{spec.quantity}/{spec.network or 'all'}{suffix}"
 
 
 def gather_events(directory, step):
@@ -125,11 +124,12 @@ def gather_events(directory, step):
         version = tf.compat.v1.Event(
             file_version="brain.Event:2", wall_time=events[kept[0]].wall_time
         )
-        temporary = directory / f".tmp-{os.getpid()}-events"
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
+        with (
+            replacing(directory / _EARLIER) as [temporary],
+            tf.io.TFRecordWriter(str(temporary)) as writer,
+        ):
             for record in [version.SerializeToString(), *kept]:
                 writer.write(record)
-        os.replace(temporary, directory / _EARLIER)
     for path in files:
         if not kept or path.name != _EARLIER:
             path.unlink()
