@@ -11,7 +11,6 @@ import pytest
 import small_runs
 import worker_run
 
-from afd_tf.training.callbacks.nonfinite import StopOnNonFinite
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.interruption import Interrupted
 
@@ -111,25 +110,15 @@ def positions(run):
     return Checkpoints(run / "checkpoints").positions()
 
 
-def test_a_run_moves_from_one_process_to_workers_and_to_two_devices(
-    tmp_path, ports, monkeypatch
-):
+def test_a_run_moves_from_one_process_to_workers_and_to_two_devices(tmp_path, ports):
     # Dropout would draw other numbers on other replicas.
     run_here(tmp_path / "straight", "single")
     run = tmp_path / "moved"
-    with monkeypatch.context() as patch:
-        happening = StopOnNonFinite.on_train_batch_end
-
-        def hook(self, batch, logs=None):
-            happening(self, batch, logs)
-            if (self._epoch, batch + 1) == (0, 3):
-                signal.raise_signal(signal.SIGTERM)
-
-        patch.setattr(StopOnNonFinite, "on_train_batch_end", hook)
-        with pytest.raises(Interrupted):
-            run_here(run, "single")
+    stop = small_runs.AfterStep(0, 3, lambda _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        run_here(run, "single", callbacks=[stop])
     assert positions(run)[-1] == Position(0, 3)
-    prepare = "worker_run:terminate_the_second"
+    prepare = "terminate_the_second"
     statuses, outputs = run_workers(run, ports, prepare=prepare)
     # One got the signal; both stopped after the same step.
     assert statuses == [143, 143], outputs
@@ -148,7 +137,7 @@ def test_each_worker_goes_on_with_its_own_moving_statistics(tmp_path, ports):
     values = small_runs.checkpoint_values(tmp_path / "straight")
     assert any("moving_mean@1" in name for name in values)
     run = tmp_path / "run"
-    prepare = "worker_run:terminate_the_second"
+    prepare = "terminate_the_second"
     statuses, outputs = run_workers(run, ports, prepare=prepare, **same)
     assert statuses == [143, 143], outputs
     statuses, outputs = run_workers(run, ports, **same)
@@ -161,7 +150,7 @@ def test_each_worker_goes_on_with_its_own_moving_statistics(tmp_path, ports):
 
 
 def test_workers_with_different_settings_do_not_train(tmp_path, ports):
-    prepare = "worker_run:give_the_second_another_seed"
+    prepare = "give_the_second_another_seed"
     statuses, outputs = run_workers(tmp_path / "run", ports, prepare=prepare)
     assert statuses == [2, 2], outputs
     for text in outputs:
@@ -173,7 +162,7 @@ def test_workers_with_different_settings_do_not_train(tmp_path, ports):
 def test_workers_left_alone_end_and_all_of_them_go_on(tmp_path, ports, dead):
     run_here(tmp_path / "straight", "single")
     run = tmp_path / "run"
-    killed = ["worker_run:kill_the_chief", "worker_run:kill_the_second"][dead]
+    killed = ["kill_the_chief", "kill_the_second"][dead]
     workers = worker_run.start(run, ports, prepare=killed, checkpoint_steps=2)
     assert workers[dead].wait() == -signal.SIGKILL
     begun = time.monotonic()
@@ -197,7 +186,7 @@ def test_what_one_worker_meets_is_met_by_all(tmp_path, ports, non_finite, status
     found, outputs = run_workers(
         tmp_path / "run",
         ports,
-        prepare="worker_run:spoil_a_batch_of_the_second",
+        prepare="spoil_a_batch_of_the_second",
         non_finite=non_finite,
         method="vanilla",
         method_options={},
@@ -216,7 +205,7 @@ def test_what_one_worker_meets_is_met_by_all(tmp_path, ports, non_finite, status
 def test_a_worker_that_cannot_see_the_checkpoint_says_so(tmp_path, ports):
     run_here(tmp_path / "run", "single", epochs=1)
     (tmp_path / "run" / "results.json").unlink()
-    prepare = "worker_run:hide_checkpoints_from_the_second"
+    prepare = "hide_checkpoints_from_the_second"
     statuses, outputs = run_workers(tmp_path / "run", ports, prepare=prepare, epochs=1)
     assert statuses == [75, 2], outputs
     assert "Put `workdir` on a file system that all workers share" in outputs[1]

@@ -50,6 +50,48 @@ def train(workdir, **changes):
     return training.train(workdir, **arguments(**changes))
 
 
+class AfterStep(keras.callbacks.Callback):
+    """Calls a function with the model once a step is done.
+
+    Args:
+        epoch: int, from 0.
+        step: int, from 1; after the epoch's last, while it is evaluated.
+        function: callable from the model.
+    """
+
+    def __init__(self, epoch, step, function):
+        super().__init__()
+        self._wanted = (epoch, step)
+        self._function = function
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 < self.params["steps"]:
+            self._call(batch + 1)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if batch == 1:
+            self._call(self.params["steps"])
+
+    def _call(self, step):
+        if (self._epoch, step) == self._wanted:
+            self._function(self.model)
+
+
+class AfterEpoch(keras.callbacks.Callback):
+    """Raises a KeyboardInterrupt once an epoch, from 1, is done and saved."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self._done = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self._done:
+            raise KeyboardInterrupt
+
+
 def checkpoint_values(run):
     """Return every value in a run's newest checkpoint: dict of key to array."""
     return Checkpoints(run / "checkpoints").newest().values

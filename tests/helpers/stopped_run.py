@@ -2,15 +2,13 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
+import keras
 import small_runs
-
-from afd_tf.training.callbacks.progress import Progress
 
 SETTINGS = {
     "method": "afd",
@@ -21,8 +19,8 @@ SETTINGS = {
 }
 
 
-def stop_at(when, number, delay=0.0):
-    """Send a signal to this process.
+class Stop(keras.callbacks.Callback):
+    """Sends a signal to this process.
 
     Args:
         when: int, global step after which, or a later one where the run is already
@@ -31,30 +29,28 @@ def stop_at(when, number, delay=0.0):
         delay: float, seconds from the end of the step to the signal, while which
             training goes on.
     """
-    if when is None:
-        return
-    done = Progress.on_train_batch_end
 
-    def send():
-        time.sleep(delay)
-        os.kill(os.getpid(), number)
+    def __init__(self, when, number, delay):
+        super().__init__()
+        self._when = float("inf") if when is None else when
+        self._number, self._delay = number, delay
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        nonlocal when
-        done(self, batch, logs)
-        if logs and self._epoch * self.params["steps"] + batch + 1 >= when:
-            when = float("inf")
-            if delay:
-                threading.Thread(target=send).start()
-            else:
-                signal.raise_signal(number)
+        if self._epoch * self.params["steps"] + batch + 1 >= self._when:
+            self._when = float("inf")
+            threading.Thread(target=self._send).start()
 
-    Progress.on_train_batch_end = on_train_batch_end
+    def _send(self):
+        time.sleep(self._delay)
+        os.kill(os.getpid(), self._number)
 
 
 def main(workdir, when, number, delay):
-    stop_at(when, number, delay)
-    small_runs.train(Path(workdir), **SETTINGS)
+    callbacks = [Stop(when, number, delay)]
+    small_runs.train(Path(workdir), **SETTINGS, callbacks=callbacks)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Small runs of several worker processes; started as a program, one such worker."""
 
 import functools
-import importlib
 import json
 import os
 import signal
@@ -36,30 +35,21 @@ def settings(normalization=False):
     }
 
 
-def after_step(task, chosen, epoch, step, number):
-    """Let a signal come to one worker after a step."""
-    from afd_tf.training.callbacks.nonfinite import StopOnNonFinite
+def signalled(task, number):
+    """Return arguments of `train` that let a signal come to one worker."""
 
-    happening = StopOnNonFinite.on_train_batch_end
+    def for_worker(own):
+        import small_runs
 
-    def hook(self, batch, logs=None):
-        happening(self, batch, logs)
-        if logs and (self._epoch, batch + 1) == (epoch, step):
-            signal.raise_signal(number)
+        stop = small_runs.AfterStep(1, 2, lambda _: signal.raise_signal(number))
+        return {"callbacks": [stop]} if own == task else {}
 
-    if task == chosen:
-        StopOnNonFinite.on_train_batch_end = hook
+    return for_worker
 
 
-terminate_the_second = functools.partial(
-    after_step, chosen=1, epoch=1, step=2, number=signal.SIGTERM
-)
-kill_the_second = functools.partial(
-    after_step, chosen=1, epoch=1, step=2, number=signal.SIGKILL
-)
-kill_the_chief = functools.partial(
-    after_step, chosen=0, epoch=1, step=2, number=signal.SIGKILL
-)
+terminate_the_second = signalled(1, signal.SIGTERM)
+kill_the_second = signalled(1, signal.SIGKILL)
+kill_the_chief = signalled(0, signal.SIGKILL)
 
 
 def spoil_a_batch_of_the_second(task):
@@ -80,6 +70,7 @@ def spoil_a_batch_of_the_second(task):
 
     if task == 1:
         ImageDataset.for_replicas = spoiled
+    return {}
 
 
 def hide_checkpoints_from_the_second(task):
@@ -91,14 +82,11 @@ def hide_checkpoints_from_the_second(task):
         Checkpoints.path = lambda self, position: (
             self.directory / "elsewhere" / happening(self, position).name
         )
+    return {}
 
 
 def give_the_second_another_seed(task):
-    from afd_tf import training
-    from afd_tf.training.experiment import train
-
-    if task == 1:
-        training.train = lambda workdir, **given: train(workdir, **given, seed=7)
+    return {"seed": 7} if task == 1 else {}
 
 
 def environment():
@@ -119,7 +107,8 @@ def start(workdir, ports, normalization=False, prepare=None, **changes):
         workdir: path; beside it their output is kept, in `<name>-<task>.txt`.
         ports: list of int, one for each.
         normalization: see `settings`.
-        prepare: str `module:function` of tests, called first in each with its task.
+        prepare: str, the name of a function here, called first in each with its task;
+            it returns further arguments of `train`.
         **changes: arguments of `train` that JSON can hold.
 
     Returns:
@@ -157,10 +146,9 @@ def main(workdir, normalization, prepare, changes):
     from afd_tf import training
     from afd_tf.errors import Mistake
 
-    if prepare:
-        module, _, function = prepare.partition(":")
-        getattr(importlib.import_module(module), function)(changes["task"])
     arguments = {**settings(normalization), **changes}
+    if prepare:
+        arguments |= globals()[prepare](changes["task"])
     try:
         training.train(workdir, **small_runs.arguments(**arguments))
     except KeyboardInterrupt as error:

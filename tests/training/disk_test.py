@@ -14,7 +14,6 @@ import small_runs
 from privileges import without_privileges
 
 from afd_tf.training.callbacks import metrics_file, tensorboard
-from afd_tf.training.callbacks.progress import Progress
 from afd_tf.training.checkpoints import Checkpoints, Position
 
 
@@ -109,24 +108,16 @@ def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
         checkpoints.newest()
 
 
-def interrupt_after(monkeypatch, epoch, step):
-    done = Progress.on_train_batch_end
-
-    def interrupt(self, batch, logs=None):
-        done(self, batch, logs)
-        if (self._epoch, batch + 1) == (epoch, step):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Progress, "on_train_batch_end", interrupt)
+def interrupt(model):
+    raise KeyboardInterrupt
 
 
-def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path, monkeypatch):
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
     same = {"checkpoint_steps": 1, "keep": 2}
     small_runs.train(tmp_path / "straight", **same)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 1, 4)
-        with pytest.raises(KeyboardInterrupt):
-            small_runs.train(tmp_path / "run", **same)
+    stop = small_runs.AfterStep(1, 4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        small_runs.train(tmp_path / "run", **same, callbacks=[stop])
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     assert checkpoints.positions() == [Position(1, 2), Position(1, 3)]
     path = damaged(checkpoints, SUFFIXES[0])
@@ -206,28 +197,24 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
     ]
 
 
-def test_a_real_full_disk_stops_no_training(tmp_path, monkeypatch):
+def test_a_real_full_disk_stops_no_training(tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, "400k"):
-        done = Progress.on_train_batch_end
 
-        def fill(self, batch, logs=None):
-            done(self, batch, logs)
-            if (self._epoch, batch) == (1, 2):
-                with contextlib.suppress(OSError):
-                    (disk / "filling").write_bytes(bytes(2**20))
+        def fill(model):
+            with contextlib.suppress(OSError):
+                (disk / "filling").write_bytes(bytes(2**20))
 
-        monkeypatch.setattr(Progress, "on_train_batch_end", fill)
+        fills = small_runs.AfterStep(1, 3, fill)
         with (
             pytest.warns(UserWarning, match="could not be written") as caught,
             pytest.raises(ValueError, match=r"No space left.*writes the rest"),
         ):
-            small_runs.train(disk / "run", tensorboard=True)
+            small_runs.train(disk / "run", tensorboard=True, callbacks=[fills])
         messages = "\n".join(written(caught))
         for part in ("metrics.csv", "That of epoch 1 is kept"):
             assert part in messages
         (disk / "filling").unlink()
-        monkeypatch.undo()
         results = small_runs.train(disk / "run", tensorboard=True)
         assert results["epoch"] == 2
         assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]

@@ -12,25 +12,13 @@ from tensorflow.python.framework import config as tf_config
 
 from afd_tf import data, training
 from afd_tf.training import loop
-from afd_tf.training.callbacks import nonfinite, progress
+from afd_tf.training.callbacks import nonfinite
 
 
 @pytest.fixture
 def determinism():
     yield
     tf_config.disable_op_determinism()
-
-
-def interrupt_after(monkeypatch, epoch):
-    """Let a run be stopped once an epoch is over."""
-    done = progress.Progress.on_epoch_end
-
-    def die(self, index, logs=None):
-        done(self, index, logs)
-        if index + 1 == epoch:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(progress.Progress, "on_epoch_end", die)
 
 
 def rows(run):
@@ -167,15 +155,15 @@ def test_a_run_killed_before_its_results_only_writes_them(finished, tmp_path):
     )
 
 
-def test_data_that_changed_behind_a_run_is_refused(tmp_path, monkeypatch):
+def test_data_that_changed_behind_a_run_is_refused(tmp_path):
     fraction = 0.2
 
     def load(*args, **kwargs):
         return data.load(*args, **kwargs, test_fraction=fraction)
 
-    interrupt_after(monkeypatch, epoch=1)
+    stop = small_runs.AfterEpoch(1)
     with pytest.raises(KeyboardInterrupt):
-        small_runs.train(tmp_path / "run", load_data=load)
+        small_runs.train(tmp_path / "run", load_data=load, callbacks=[stop])
     fraction = 0.3
     before = files(tmp_path)
     with pytest.raises(ValueError, match="other train_examples"):
@@ -310,9 +298,8 @@ def test_a_nan_stops_the_run_and_says_when_and_where(tmp_path):
 
 
 def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    interrupt_after(monkeypatch, epoch=1)
     with pytest.raises(KeyboardInterrupt):
-        small_runs.train(tmp_path / "run")
+        small_runs.train(tmp_path / "run", callbacks=[small_runs.AfterEpoch(1)])
     before = small_runs.checkpoint_values(tmp_path / "run")
     monkeypatch.setattr(loop, "build", lambda *args: poisoned(training.build(*args)))
     with pytest.raises(nonfinite.NonFiniteLossError, match="checkpoint of epoch 1"):

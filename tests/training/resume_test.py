@@ -16,8 +16,6 @@ from tensorflow.python.framework import config as tf_config
 
 from afd_tf import OnlineDistiller, data, training
 from afd_tf.text import counted
-from afd_tf.training.callbacks import saving
-from afd_tf.training.callbacks.progress import Progress
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.interruption import Interrupted
 
@@ -77,26 +75,9 @@ SETTINGS = {
 }
 
 
-def stop(monkeypatch, number, epoch, step):
-    """Let a signal come after a step; after the last, while the epoch is evaluated."""
-    if step == 5:
-        happening = saving.Save.on_test_batch_begin
-
-        def hook(self, batch, logs=None):
-            if (self._epoch, batch) == (epoch, 1):
-                signal.raise_signal(number)
-            happening(self, batch, logs)
-
-        monkeypatch.setattr(saving.Save, "on_test_batch_begin", hook)
-        return
-    happening = Progress.on_train_batch_end
-
-    def hook(self, batch, logs=None):
-        happening(self, batch, logs)
-        if logs and (self._epoch, batch + 1) == (epoch, step):
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(Progress, "on_train_batch_end", hook)
+def stop(number, epoch, step):
+    """Return a callback that lets a signal come after a step."""
+    return small_runs.AfterStep(epoch, step, lambda _: signal.raise_signal(number))
 
 
 QUICK = {"method": "vanilla", "epochs": 2, "evaluate_every": 2}
@@ -128,15 +109,14 @@ MANY = [
     ],
 )
 def test_a_run_stopped_by_signals_ends_as_the_uninterrupted_one(
-    tmp_path, monkeypatch, capfd, stops, changes
+    tmp_path, capfd, stops, changes
 ):
     same = {**SETTINGS, **changes}
     small_runs.train(tmp_path / "straight", **same)
     for number, epoch, step, position in stops:
-        with monkeypatch.context() as patch:
-            stop(patch, number, epoch, step)
-            with pytest.raises(Interrupted) as caught:
-                small_runs.train(tmp_path / "stopped", **same)
+        callbacks = [stop(number, epoch, step)]
+        with pytest.raises(Interrupted) as caught:
+            small_runs.train(tmp_path / "stopped", **same, callbacks=callbacks)
         assert caught.value.signal == number
         assert str(caught.value.position) == position
         shown = capfd.readouterr()
@@ -152,34 +132,30 @@ def test_a_run_stopped_by_signals_ends_as_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_several_steps_per_execution_are_stopped_between_executions(
-    tmp_path, monkeypatch
-):
+def test_several_steps_per_execution_are_stopped_between_executions(tmp_path):
     same = {**SETTINGS, "steps_per_execution": 2, "epochs": 2}
     small_runs.train(tmp_path / "straight", **same)
     for epoch, step, done in (
         (0, 2, "epoch 0 and 2 steps"),
         (1, 4, "epoch 1 and 4 st"),
     ):
-        with monkeypatch.context() as patch:
-            stop(patch, signal.SIGTERM, epoch, step)
-            with pytest.raises(Interrupted) as caught:
-                small_runs.train(tmp_path / "stopped", **same)
+        callbacks = [stop(signal.SIGTERM, epoch, step)]
+        with pytest.raises(Interrupted) as caught:
+            small_runs.train(tmp_path / "stopped", **same, callbacks=callbacks)
         assert str(caught.value.position).startswith(done)
     small_runs.train(tmp_path / "stopped", **same)
     assert_same_runs(tmp_path / "straight", tmp_path / "stopped")
 
 
-def test_data_that_cannot_begin_within_an_epoch_is_saved_after_whole_ones(
-    tmp_path, monkeypatch
-):
+def test_data_that_cannot_begin_within_an_epoch_is_saved_after_whole_ones(tmp_path):
     def load(*args, **kwargs):
         train, test, info = data.load(*args, **kwargs)
         return train.map(lambda *batch: batch), test, info
 
-    stop(monkeypatch, signal.SIGTERM, 1, 3)
+    settings = {"load_data": load, "checkpoint_steps": 1}
+    callbacks = [stop(signal.SIGTERM, 1, 3)]
     with pytest.raises(Interrupted) as caught:
-        small_runs.train(tmp_path / "run", load_data=load, checkpoint_steps=1)
+        small_runs.train(tmp_path / "run", **settings, callbacks=callbacks)
     assert caught.value.position == Position(1)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     assert checkpoints.positions() == [Position(1)]

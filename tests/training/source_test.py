@@ -15,7 +15,6 @@ from tensorflow.python.framework import config as tf_config
 from afd_tf import OnlineDistiller, exports, training
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training import source
-from afd_tf.training.callbacks.progress import Progress
 from afd_tf.training.callbacks.saving import StopIfAsked
 from afd_tf.training.interruption import Interrupted
 from afd_tf.training.outcome import weights_digest
@@ -181,15 +180,8 @@ def test_without_a_source_kd_says_how_to_give_one(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def stop_after(monkeypatch, step):
-    happening = Progress.on_train_batch_end
-
-    def hook(self, batch, logs=None):
-        happening(self, batch, logs)
-        if logs and batch + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Progress, "on_train_batch_end", hook)
+def stop_after(step):
+    return small_runs.AfterStep(0, step, lambda _: signal.raise_signal(signal.SIGTERM))
 
 
 def quick_ft():
@@ -198,17 +190,15 @@ def quick_ft():
 
 @pytest.mark.slow
 def test_an_interrupted_run_with_a_paraphraser_ends_as_if_it_had_not_been(
-    teacher, tmp_path, monkeypatch, determinism, capsys
+    teacher, tmp_path, determinism, capsys
 ):
     settings = {**quick_ft(), "deterministic": True}
     offline(tmp_path / "whole", teacher, **settings)
     printed = capsys.readouterr().out
     assert "Trains what the method needs beforehand, 2 epochs." in printed
     assert "Trained beforehand, 2 epochs" in printed
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(Interrupted):
-            offline(tmp_path / "stopped", teacher, **settings)
+    with pytest.raises(Interrupted):
+        offline(tmp_path / "stopped", teacher, **settings, callbacks=[stop_after(3)])
     capsys.readouterr()
     results = offline(tmp_path / "stopped", teacher, **settings)
     assert "Trained beforehand" not in capsys.readouterr().out
@@ -238,15 +228,11 @@ def test_a_run_stopped_while_it_trains_beforehand_leaves_nothing(
     assert not (tmp_path / "a").exists()
 
 
-def test_a_source_that_changed_since_the_run_began_is_refused(
-    teacher, tmp_path, monkeypatch
-):
+def test_a_source_that_changed_since_the_run_began_is_refused(teacher, tmp_path):
     restored(teacher, "large").save(tmp_path / "large.keras")
     changes = {"source": str(tmp_path / "large.keras"), "source_network": None}
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(Interrupted):
-            offline(tmp_path / "a", teacher, **changes)
+    with pytest.raises(Interrupted):
+        offline(tmp_path / "a", teacher, **changes, callbacks=[stop_after(2)])
     network = keras.models.load_model(tmp_path / "large.keras")
     network.layers[-1].bias.assign(np.ones(10))
     network.save(tmp_path / "large.keras")
