@@ -40,20 +40,21 @@ def test_evaluate_and_predict_change_nothing_and_leave_training_on():
     assert not np.allclose(means[0], means[1], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
-    ids=str,
-)
-def test_every_way_to_run_the_step_gives_the_same_weights(arguments):
+def test_every_way_to_run_the_step_gives_the_same_weights():
     results = []
-    for compiled in ({}, arguments):
+    for compiled in (
+        {},
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"steps_per_execution": 2},
+    ):
         keras.utils.set_random_seed(1)
         model = tiny.named(**compiled)
         model.fit(tiny.dataset(16), epochs=2, shuffle=False, verbose=0)
         results.append(snapshot(model))
-    for expected, actual in zip(*results, strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    for expected, *others in zip(*results, strict=True):
+        for actual in others:
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_same_seed_same_run_and_peers_of_one_architecture_differ():
@@ -76,7 +77,7 @@ def test_class_weight_and_one_hot_labels_and_label_smoothing():
 
     def kernel(y, fit=None, **compiled):
         keras.utils.set_random_seed(1)
-        model = tiny.named(**compiled)
+        model = tiny.named(run_eagerly=True, **compiled)
         model.fit(images, y, batch_size=8, verbose=0, shuffle=False, **(fit or {}))
         return np.array(model.networks[0].get_layer("conv").kernel)
 
@@ -123,10 +124,12 @@ def test_stock_callbacks_work(tmp_path):
 @pytest.mark.parametrize(
     ("method", "forward"),
     [
-        *((m, f) for m in ("afd", "l1_kd", "dml") for f in ("shared", "fresh")),
-        ("l2", "shared"),
-        ("at_kd", "shared"),
+        ("afd", "shared"),
+        ("afd", "fresh"),
+        ("l1_kd", "fresh"),
+        ("at", "shared"),
         ("ft", "shared"),
+        ("dml", "shared"),
     ],
 )
 def test_two_devices_give_the_weights_of_one(method, forward):
