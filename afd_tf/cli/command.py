@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from afd_tf.cli.flags import GIN_PARAM
 from afd_tf.errors import Mistake
 from afd_tf.text import printable
 
@@ -40,7 +41,6 @@ class Command(NamedTuple):
         execute: callable from flag values, positional arguments and all arguments as
             typed to the exit status.
         takes_arguments: bool, whether there are positional arguments.
-        takes_settings: bool, whether there is --gin_param.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Command(NamedTuple):
     flags: tuple
     execute: Callable
     takes_arguments: bool = False
-    takes_settings: bool = False
 
 
 def entry_points(command):
@@ -126,7 +125,7 @@ def _main(command, argv=None):
 
 def _setting_hint(command, flag):
     """Say how to give what is no flag but a setting of `train`."""
-    if not command.takes_settings:
+    if GIN_PARAM not in command.flags:
         return ""
     from afd_tf import config
 

@@ -110,7 +110,6 @@ COMMAND = command.Command(
         ),
     ),
     execute=_execute,
-    takes_settings=True,
 )
 
 main, run = command.entry_points(COMMAND)

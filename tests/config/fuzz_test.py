@@ -85,7 +85,7 @@ def test_any_file_is_a_configuration_or_a_clear_error(content):
     config.clear()
 
 
-@fuzz(15)
+@fuzz(10)
 @given(
     st.lists(
         st.builds("{} = {}".format, st.sampled_from(settings), values.map(repr)),
