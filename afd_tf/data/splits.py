@@ -234,11 +234,11 @@ def stratified(labels, fraction, seed, argument="validation", names=None):
             "aside",
             hint="Add examples or raise the fraction.",
         )
-    held = np.zeros(len(labels), bool)
+    held_out = np.zeros(len(labels), bool)
     for label, count in zip(classes, aside, strict=True):
         rows = np.flatnonzero(labels == label)
-        held[random.permutation(rows)[:count]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        held_out[random.permutation(rows)[:count]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def examples_needed(fraction):

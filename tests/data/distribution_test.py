@@ -47,13 +47,6 @@ def test_two_replicas_get_the_halves_of_the_single_devices_batches(strategy):
         assert train.position.value() == (epoch + 1, 0)
 
 
-def test_the_position_is_one_variable_on_the_cpu_whatever_the_scope(strategy):
-    train, _, _ = load(strategy)
-    variable = train.position._variable
-    assert not isinstance(variable, tf.distribute.DistributedValues)
-    assert variable.device.endswith("CPU:0")
-
-
 def test_the_position_can_be_assigned_between_distributed_passes(strategy):
     single, _, info = load()
     train, _, _ = load(strategy)

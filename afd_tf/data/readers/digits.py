@@ -29,7 +29,7 @@ def open_digits(options: ReaderOptions) -> Reader:
     images = double(raw.images)[..., np.newaxis]
     images = np.repeat(images, options.channels or 1, axis=-1)
     every = InMemory(images, raw.target.astype(np.int32))
-    kept, held = stratified(
+    kept, held_out = stratified(
         every.labels, options.test_fraction, options.split_seed, "test_fraction"
     )
     return Reader(
@@ -37,7 +37,7 @@ def open_digits(options: ReaderOptions) -> Reader:
         description="scikit-learn's load_digits (UCI handwritten digits), 16x16",
         class_names=tuple(str(name) for name in raw.target_names),
         train=every.subset(kept),
-        open_test=lambda: every.subset(held),
+        open_test=lambda: every.subset(held_out),
         evaluated_split="test",
         flip=False,
     )

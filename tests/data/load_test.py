@@ -1,6 +1,11 @@
-"""The embedded set: its pixels, its splits, and what `load` promises about passes."""
+"""`load` with the embedded digits: pixels, splits, passes, arguments."""
 
+import ast
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -321,3 +326,23 @@ def test_three_channels_on_request():
     assert info.image_shape == (16, 16, 3)
     images = batches(test)[0][0]
     np.testing.assert_array_equal(images[..., 0], images[..., 2])
+
+
+@pytest.mark.slow
+def test_importing_data_adds_little_to_tensorflow_and_keras():
+    program = (
+        "import sys, tensorflow, keras; before = set(sys.modules); "
+        "import afd_tf, afd_tf.data; "
+        "print(sorted({n.split('.')[0] for n in set(sys.modules) - before}"
+        " - sys.stdlib_module_names))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    added = set(ast.literal_eval(done.stdout)) - {"keras", "tensorflow"}
+    # Of what the package requires, only the checksum, a small extension.
+    assert added == {"afd_tf", "google_crc32c"}
