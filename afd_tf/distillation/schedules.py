@@ -10,7 +10,7 @@ import math
 import keras
 import tensorflow as tf
 
-from afd_tf.errors import lookup
+from afd_tf.errors import fraction, instance, invalid, lookup, number
 
 
 def _register(cls):
@@ -68,17 +68,14 @@ class StepDecay(Schedule):
     """
 
     def __init__(self, boundaries=(0.5, 0.75), factor=0.1):
-        boundaries = tuple(float(b) for b in boundaries)
-        if list(boundaries) != sorted(set(boundaries)) or not all(
-            0 < b < 1 for b in boundaries
-        ):
-            raise ValueError(
-                "Invalid value for argument `boundaries`. Expected ascending "
-                f"fractions of training in (0, 1). Received: boundaries={boundaries}. "
-                "Divide epochs by the total number of epochs."
-            )
-        self.boundaries = boundaries
-        self.multiplier = float(factor)
+        expected = "a tuple of ascending fractions of training in (0, 1)"
+        hint = "Divide epochs by the total number of epochs."
+        instance("boundaries", boundaries, list | tuple, expected)
+        between = all(isinstance(b, float) and 0 < b < 1 for b in boundaries)
+        if not between or list(boundaries) != sorted(set(boundaries)):
+            raise invalid("boundaries", expected, boundaries, hint=hint)
+        self.boundaries = tuple(boundaries)
+        self.multiplier = number("factor", factor)
 
     def factor(self, progress):
         passed = tf.reduce_sum(
@@ -104,7 +101,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, final=0.0):
-        self.final = float(final)
+        self.final = fraction("final", final, one=True)
 
     def factor(self, progress):
         half = 0.5 * (1.0 + tf.cos(tf.constant(math.pi, tf.float64) * progress))

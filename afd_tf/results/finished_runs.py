@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from afd_tf.errors import InvalidValue
 from afd_tf.files import read_text
 from afd_tf.results.protocol import protocol
 from afd_tf.runs import configuration
@@ -142,7 +143,7 @@ def _settings(run, seed):
     try:
         float(statements.get("train.validation", 0))
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValue(
             f"Damaged configuration {str(run.config)!r}: train.validation is no number."
         ) from error
     if source := statements.get("train.source"):
