@@ -23,7 +23,7 @@ from pathlib import Path
 
 import afd_launcher  # noqa: F401 - TensorFlow waits
 from afd_tf.cli import command
-from afd_tf.errors import invalid
+from afd_tf.errors import Mistake, invalid
 from afd_tf.results.comparison import BASELINES
 from afd_tf.studies.execution import Stopped, stopping
 from afd_tf.studies.runs import Run
@@ -56,7 +56,7 @@ def main(argv=None):
             if options.study:
                 return _study(options)
             return _table(options)
-    except (ValueError, OSError) as error:  # OSError: a disk that is full or not ours
+    except (Mistake, OSError) as error:  # OSError: a disk that is full or not ours
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:

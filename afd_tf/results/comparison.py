@@ -87,7 +87,7 @@ def compare(paths, over=BASELINES):
         Comparison.
 
     Raises:
-        ValueError: if there are finished runs, and none of a baseline other than
+        InvalidValue: if there are finished runs, and none of a baseline other than
             `BASELINES`.
     """
     over = tuple(over)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from afd_tf.errors import InvalidValue, Mistake
 from afd_tf.files import read_text
 from afd_tf.results.protocol import protocol
 from afd_tf.runs import configuration
@@ -120,7 +121,7 @@ def finished_runs(paths, remarks):
             else:
                 results = run.read_results()
                 runs.append(Run(path, results, _settings(run, results["seed"])))
-        except ValueError as error:
+        except Mistake as error:
             remarks.append(f"{path}: {error}")
     return runs
 
@@ -142,7 +143,7 @@ def _settings(run, seed):
     try:
         float(statements.get("train.validation", 0))
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValue(
             f"Damaged configuration {str(run.config)!r}: train.validation is no number."
         ) from error
     if source := statements.get("train.source"):

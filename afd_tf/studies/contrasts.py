@@ -211,7 +211,7 @@ def accuracies_of(runs):
         fraction.
 
     Raises:
-        ValueError: if a run's results.json is damaged.
+        InvalidValue: if a run's results.json is damaged.
     """
     accuracies = {}
     for run in (run for run in runs if run.finished):

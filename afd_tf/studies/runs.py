@@ -166,7 +166,7 @@ class Run:
         """Return the content of `results.json`.
 
         Raises:
-            ValueError: naming the file, if it is damaged.
+            InvalidValue: naming the file, if it is damaged.
         """
         return RunDirectory(self.kept).read_results()
 

@@ -43,10 +43,7 @@ _REDUCED = {
 
 def read_settings(files, params=()):
     """Read gin files and statements: dict of setting to value, unresolved."""
-    return {
-        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): s.value
-        for s in config.read(files, params)
-    }
+    return {s.key: s.value for s in config.read(files, params)}
 
 
 def paper_cells(table, scale="paper", names=None, folder=None):
