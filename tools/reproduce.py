@@ -23,7 +23,7 @@ from pathlib import Path
 
 import afd_launcher  # noqa: F401 - TensorFlow waits
 from afd_tf.cli import command
-from afd_tf.errors import invalid
+from afd_tf.errors import Mistake, invalid
 from afd_tf.results.comparison import BASELINES
 from afd_tf.studies.execution import Stopped, stopping
 from afd_tf.studies.runs import Run
@@ -31,7 +31,14 @@ from afd_tf.studies.study import Study
 from afd_tf.studies.verification import find_run, is_deterministic, verify
 from afd_tf.studies.workflow import complete, complete_study, print_failed
 from reproduction import similarity
-from reproduction.cells import OVER, SCALES, SIMILARITY, paper_cells, read_settings
+from reproduction.cells import (
+    OVER,
+    SCALES,
+    SIMILARITY,
+    paper_cells,
+    read_settings,
+    varied,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "cifar100_reduced"
@@ -56,7 +63,7 @@ def main(argv=None):
             if options.study:
                 return _study(options)
             return _table(options)
-    except (ValueError, OSError) as error:  # OSError: a disk that is full or not ours
+    except (Mistake, OSError) as error:  # OSError: a disk that is full or not ours
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
@@ -171,11 +178,10 @@ def _folder(options, default):
 def _table(options):
     names = None if options.cells is None else options.cells.split(",")
     cells = paper_cells(options.table, options.scale, names)
-    cells = [cell.varied(options.gin_file or []) for cell in cells]
+    params = [f"train.epochs = {options.epochs}"] if options.epochs else []
+    cells = [varied(cell, options.gin_file or [], params) for cell in cells]
     for cell in cells:
         cell.setting("method")  # reads the files, so that a plan is of what exists
-    if options.epochs:
-        cells = [cell.changed(f"train.epochs = {options.epochs}") for cell in cells]
     output = _folder(options, options.scale)
     runs = [Run(cell, s, output) for s in range(options.seeds) for cell in cells]
     over = OVER.get(options.table, BASELINES)

@@ -13,7 +13,7 @@ def check_path(path):
     """Check that a chart can be of this name.
 
     Raises:
-        ValueError: if not.
+        InvalidValue: if not.
     """
     if Path(path).suffix not in SUFFIXES:
         endings = ", ".join(SUFFIXES)
@@ -28,7 +28,7 @@ def draw(comparison, path):
         path: where to write it, ending in one of `SUFFIXES`.
 
     Raises:
-        ValueError: as `check_path` and `figure`.
+        InvalidValue: as `check_path` and `figure`.
     """
     check_path(path)
     figure(comparison).savefig(path, dpi=150)
@@ -44,7 +44,7 @@ def figure(comparison):
         matplotlib Figure.
 
     Raises:
-        ValueError: if matplotlib is not installed, or protocols differ.
+        InvalidValue: if matplotlib is not installed, or protocols differ.
     """
     try:
         from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]

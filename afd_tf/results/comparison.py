@@ -87,7 +87,7 @@ def compare(paths, over=BASELINES):
         Comparison.
 
     Raises:
-        ValueError: if there are finished runs, and none of a baseline other than
+        InvalidValue: if there are finished runs, and none of a baseline other than
             `BASELINES`.
     """
     over = tuple(over)
@@ -131,16 +131,16 @@ def _rows(groups, over, remarks):
         if len(set(group.seeds)) < len(group.seeds):
             remarks.append(f"{group.label}: a seed occurs twice, {group.seeds}.")
         known = paper_values.find(group.runs[0].results, group.runs[0].settings)
-        for what in [*group.networks, *SUMMARIES]:
+        for network in [*group.networks, *SUMMARIES]:
             rows.append(
                 Row(
                     group.label,
                     group.method,
-                    what,
-                    group.networks.get(what, {}).get("parameters"),
-                    group.accuracies(what),
-                    *_gains(group, what, groups, over, remarks),
-                    known.get(what),
+                    network,
+                    group.networks.get(network, {}).get("parameters"),
+                    group.accuracies(network),
+                    *_gains(group, network, groups, over, remarks),
+                    known.get(network),
                 )
             )
     _remark_on_seeds(groups, remarks)
@@ -163,10 +163,10 @@ def _remark_on_seeds(groups, remarks):
         )
 
 
-def _gains(group, what, groups, over, remarks):
-    found, differences = {}, {}
+def _gains(group, network, groups, over, remarks):
+    gains, differences = {}, {}
     for name in over:
-        candidates = _candidates(name, group, what, groups)
+        candidates = _candidates(name, group, network, groups)
         if group in candidates:
             # A baseline: it has gains over those before it alone.
             break
@@ -178,16 +178,16 @@ def _gains(group, what, groups, over, remarks):
         if len(candidates) != 1:
             continue
         [baseline] = candidates
-        own = gain(group.accuracies(what), baseline.accuracies(what))
+        own = gain(group.accuracies(network), baseline.accuracies(network))
         if own is None:
             remarks.append(
                 f"{group.label} and {baseline.label} have no seed in common."
             )
             continue
-        found[name] = own
+        gains[name] = own
         if unequal := unequal_settings(group.runs[0], baseline.runs[0]):
             differences[name] = Difference(baseline.label, unequal)
-    return found, differences
+    return gains, differences
 
 
 def _candidates(name, group, network, groups):

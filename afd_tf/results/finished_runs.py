@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from afd_tf.errors import InvalidValue
+from afd_tf.errors import InvalidValue, Mistake
 from afd_tf.files import read_text
 from afd_tf.results.protocol import protocol
 from afd_tf.runs import configuration
@@ -84,12 +84,12 @@ class Group:
         """List of int."""
         return [run.results["seed"] for run in self.runs]
 
-    def accuracies(self, what):
-        """Return the fraction of each seed, of a network or a summary."""
+    def accuracies(self, network):
+        """Return the fraction of each seed, of a network or one of `SUMMARIES`."""
         return {
             run.results["seed"]: (
-                run.results if what in SUMMARIES else run.results["networks"]
-            )[what]["accuracy"]
+                run.results if network in SUMMARIES else run.results["networks"]
+            )[network]["accuracy"]
             for run in self.runs
         }
 
@@ -121,7 +121,7 @@ def finished_runs(paths, remarks):
             else:
                 results = run.read_results()
                 runs.append(Run(path, results, _settings(run, results["seed"])))
-        except ValueError as error:
+        except Mistake as error:
             remarks.append(f"{path}: {error}")
     return runs
 
@@ -165,15 +165,15 @@ def configurations(runs, remarks):
     Returns:
         list of Group.
     """
-    found = grouped(runs, _identity)
-    shared = _shared(found)
-    groups = [Group(own, shared) for own in found]
+    by_identity = grouped(runs, _identity)
+    shared = _shared(by_identity)
+    groups = [Group(own, shared) for own in by_identity]
     for folder, numbers in shared.values():
-        among = [groups[number] for number in sorted(numbers)]
-        parts = differing(*(_identity(group.runs[0]) for group in among))
+        several = [groups[number] for number in sorted(numbers)]
+        settings = differing(*(_identity(group.runs[0]) for group in several))
         remarks.append(
             f"{folder} holds runs of different settings: "
-            f"{', '.join(group.label for group in among)} differ in {parts}."
+            f"{', '.join(group.label for group in several)} differ in {settings}."
         )
     return groups
 
@@ -188,22 +188,24 @@ def grouped(items, settings):
 
 def differing(*settings):
     """Write where dicts of text differ, with all values: `a (1, 2); b (3, 4)`."""
-    found = []
+    parts = []
     for key in sorted(set().union(*settings)):
         values = [each.get(key, "None") for each in settings]
         if len(set(values)) > 1:
-            found.append(f"{key} ({', '.join(values)})")
-    return "; ".join(found)
+            parts.append(f"{key} ({', '.join(values)})")
+    return "; ".join(parts)
 
 
 def _identity(run):
     """Return all in which seeds of one configuration agree, a dict of text."""
-    # Networks have to be the same where a file was changed by hand, too.
-    networks = " and ".join(run.results["networks"])
-    # Each replica normalises with the statistics of its own part of a batch.
-    replicas = str(run.results["replicas"])
-    found = {**run.settings, **protocol(run)}
-    return {**found, "the networks": networks, "the number of replicas": replicas}
+    return {
+        **run.settings,
+        **protocol(run),
+        # Networks have to be the same where a file was changed by hand, too.
+        "the networks": " and ".join(run.results["networks"]),
+        # Each replica normalises with the statistics of its own part of a batch.
+        "the number of replicas": str(run.results["replicas"]),
+    }
 
 
 def _shared(configurations):
@@ -216,14 +218,14 @@ def _shared(configurations):
         dict of resolved folder to (the folder as it was given, set of int, which
         configurations).
     """
-    found = {}
+    folders = {}
     for number, runs in enumerate(configurations):
         for path in (run.path for run in runs):
             # A run's own directory, too: the runs of others may lie in it.
             for folder in (path, path.parent) if _is_seed(path) else (path,):
-                place = folder.expanduser().resolve()
-                found.setdefault(place, (folder, set()))[1].add(number)
-    return {place: value for place, value in found.items() if len(value[1]) > 1}
+                resolved = folder.expanduser().resolve()
+                folders.setdefault(resolved, (folder, set()))[1].add(number)
+    return {key: value for key, value in folders.items() if len(value[1]) > 1}
 
 
 def _is_seed(path):

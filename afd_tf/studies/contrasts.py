@@ -116,13 +116,11 @@ def estimate(accuracies, contrasts):
             network: _gain(fits, networks, network, name, baseline, accuracies)
             for network in networks
         }
-        estimated.append((name, baseline, gains))
-    corrected = holm([gains[MEAN].p for _, _, gains in estimated], len(contrasts))
+        seeds = len(accuracies[name]), len(accuracies[baseline])
+        estimated.append(Contrast(name, baseline, gains, None, seeds))
+    corrected = holm([each.gains[MEAN].p for each in estimated], len(contrasts))
     return [
-        Contrast(
-            name, baseline, gains, p, (len(accuracies[name]), len(accuracies[baseline]))
-        )
-        for (name, baseline, gains), p in zip(estimated, corrected, strict=True)
+        each._replace(corrected=p) for each, p in zip(estimated, corrected, strict=True)
     ]
 
 
@@ -161,7 +159,7 @@ def holm(values, count):
         list of float or None, in the order of `values`.
     """
     order = sorted((p, index) for index, p in enumerate(values) if p is not None)
-    corrected: list = [None] * len(values)
+    corrected: list[float | None] = [None] * len(values)
     largest = 0.0
     for rank, (p, index) in enumerate(order):
         largest = max(largest, min(1.0, (count - rank) * p))
@@ -211,7 +209,7 @@ def accuracies_of(runs):
         fraction.
 
     Raises:
-        ValueError: if a run's results.json is damaged.
+        InvalidValue: if a run's results.json is damaged.
     """
     accuracies = {}
     for run in (run for run in runs if run.finished):

@@ -47,26 +47,6 @@ class Cell:
         """Return the value of `train.<name>`, or None."""
         return self.settings.get(f"train.{name}")
 
-    def changed(self, *params):
-        """Return this cell with statements added."""
-        return dataclasses.replace(self, params=(*self.params, *params))
-
-    def varied(self, files):
-        """Return this cell with files after its own: another, with another name.
-
-        What it learns from is varied alike.
-
-        Args:
-            files: list of str.
-        """
-        ending = "".join(f"_{Path(file).name.removesuffix('.gin')}" for file in files)
-        return dataclasses.replace(
-            self,
-            name=f"{self.name}{ending}",
-            files=(*self.files, *files),
-            source=self.source and f"{self.source}{ending}",
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -166,7 +146,7 @@ class Run:
         """Return the content of `results.json`.
 
         Raises:
-            ValueError: naming the file, if it is damaged.
+            InvalidValue: naming the file, if it is damaged.
         """
         return RunDirectory(self.kept).read_results()
 
@@ -216,7 +196,7 @@ def metrics(folder):
     try:
         rows = list(csv.DictReader(io.StringIO(text)))
         for row in rows:
-            int(row["epoch"]), float(row["seconds"])
+            _ = int(row["epoch"]), float(row["seconds"])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InvalidValue(
             f"Damaged metrics {str(path)!r}: a row has no epoch and seconds ({error})."

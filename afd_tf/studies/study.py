@@ -40,7 +40,7 @@ class Study:
             chosen is in `output`, beside the runs.
 
     Raises:
-        ValueError: if there is no design, it is damaged or names cells that are not
+        InvalidValue: if there is no design, it is damaged or names cells that are not
             there, or its tuning is not the same for all.
 
     Attributes:
@@ -149,7 +149,7 @@ class Study:
             to}; only of cells whose tuning runs are all finished.
 
         Raises:
-            ValueError: if what was chosen before was chosen from other values, or a
+            InvalidValue: if what was chosen before was chosen from other values, or a
                 file is damaged.
         """
         earlier = {}

@@ -64,7 +64,7 @@ def verify(run, read):
         list of str, see `differences`.
 
     Raises:
-        ValueError: naming the file, if one of the run is damaged.
+        InvalidValue: naming the file, if one of the run is damaged.
     """
     seed = RunDirectory(run).read_results()["seed"]
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from afd_tf.errors import invalid
+from afd_tf.errors import Mistake, invalid
 from afd_tf.results.comparison import BASELINES, compare
 from afd_tf.results.tables import text
 from afd_tf.studies import contrasts
@@ -24,7 +24,7 @@ def complete_study(study, jobs=1, plan=False):
         int, the exit status: 1 if a run failed.
 
     Raises:
-        ValueError: before the first run, if settings, data or files are not right.
+        Mistake: before the first run, if settings, data or files are not right.
         Stopped: by a signal, after all processes have ended.
     """
     tuning = study.tuning_runs()
@@ -71,7 +71,7 @@ def complete(runs, jobs=1, *, plan=False, failed=(), over=BASELINES):
         _print_plan(runs, jobs)
         try:
             _check_data(runs)
-        except ValueError as error:
+        except Mistake as error:
             print(f"\nNot yet: {error}")
         return 0
     failed = {**dict(failed), **_execute(runs, jobs)}

@@ -1,5 +1,6 @@
 """A method registered here alone: its training, its table, its protocol."""
 
+import dataclasses
 import json
 
 import keras
@@ -30,15 +31,12 @@ OPTIONS = {"train.method_options": ("{'weight': 3.0}", None)}
 
 
 @keras.saving.register_keras_serializable(package="test")
+@dataclasses.dataclass(frozen=True)
 class Weighted(methods.Alignment):
     """Alignment whose distance has a weight."""
 
-    def __init__(self, weight=2.0):
-        super().__init__("l2")
-        self.weight = weight
-
-    def get_config(self):
-        return {"weight": self.weight}
+    distance: str = "l2"
+    weight: float = 2.0
 
     def losses(self, *arguments):
         return [self.weight * loss for loss in super().losses(*arguments)]

@@ -156,7 +156,7 @@ def test_cells_that_differ_in_their_networks_alone_are_one_when_reduced():
 @pytest.mark.parametrize("scale", cells.SCALES)
 def test_a_file_after_a_cells_own_makes_another_cell_of_it(scale):
     found = cells.paper_cells(4, scale, names=["from_wrn"])
-    varied = [cell.varied(["protocols/decay_5e-4"]) for cell in found]
+    varied = [cells.varied(cell, ["protocols/decay_5e-4"]) for cell in found]
     assert names(varied) == [f"{name}_decay_5e-4" for name in names(found)]
     run = Run(varied[-1], 1, Path("out"))
     assert run.source.parent.name.endswith("_vanilla_decay_5e-4")

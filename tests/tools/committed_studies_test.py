@@ -27,7 +27,9 @@ def test_records_are_of_the_layout_that_is_read():
     assert len(RECORDS) == 85
     for folder in RECORDS:
         results = RunDirectory(folder).read_results()
-        settings = read_settings([str(folder / "config.gin")])
+        lines = (folder / "config.gin").read_text().splitlines()
+        assert {*lines} <= {*config.load([folder / "config.gin"]).splitlines()}
+        settings = read_settings([folder / "config.gin"])
         assert (settings["train.method"], settings["train.seed"]) == (
             results["method"],
             results["seed"],

@@ -93,7 +93,7 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
 def test_cells_with_another_file_are_other_configurations(tmp_path, capsys):
     names = ["resnet32x2_vanilla", "resnet32x2_afd"]
     afd, vanilla = cells.paper_cells(3, names=names)
-    more = vanilla.varied(["protocols/decay_5e-4"])
+    more = cells.varied(vanilla, ["protocols/decay_5e-4"])
     for cell, accuracy in ((vanilla, 0.5), (more, 0.55), (afd, 0.65)):
         own = {"accuracy": accuracy, "method": cell.setting("method")}
         for seed in (0, 1):

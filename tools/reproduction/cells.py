@@ -6,6 +6,7 @@ for one that learns from a frozen network. Cells of the same name in several tab
 one and the same run.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -43,10 +44,7 @@ _REDUCED = {
 
 def read_settings(files, params=()):
     """Read gin files and statements: dict of setting to value, unresolved."""
-    return {
-        f"{s.scope}/{s.name}.{s.parameter}".lstrip("/"): s.value
-        for s in config.read(files, params)
-    }
+    return {s.key: s.value for s in config.read(files, params)}
 
 
 def paper_cells(table, scale="paper", names=None, folder=None):
@@ -165,6 +163,26 @@ def cell(path, scale):
         source = f"{_REDUCED[2, 2, False]}_{source.rpartition('_')[2]}"
     files = (file, f"protocols/reduced/{reduced}")
     return Cell(f"{reduced}_{variant}", files, read_settings, source=source)
+
+
+def varied(cell, files=(), params=()):
+    """Return a cell with files and statements after its own.
+
+    With files it is another cell of another name; what it learns from is varied alike.
+
+    Args:
+        cell: Cell.
+        files: list of str.
+        params: list of str.
+    """
+    ending = "".join(f"_{Path(file).name.removesuffix('.gin')}" for file in files)
+    return dataclasses.replace(
+        cell,
+        name=f"{cell.name}{ending}",
+        files=(*cell.files, *files),
+        params=(*cell.params, *params),
+        source=cell.source and f"{cell.source}{ending}",
+    )
 
 
 def _label(trained, source_network):

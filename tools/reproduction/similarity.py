@@ -4,6 +4,7 @@
 counts if that is what the finished run ended with.
 """
 
+from afd_tf.errors import Mistake
 from afd_tf.files import read_json
 from afd_tf.results.statistics import mean_and_deviation
 from afd_tf.studies import execution
@@ -73,7 +74,7 @@ def _analysis(run):
     """Return the analysis of a finished run as it ended, None if there is none."""
     try:
         analysis = read_json(_file(run), _SHAPE, "analysis")
-    except ValueError:  # damaged or not there: to be made again
+    except Mistake:  # damaged or not there: to be made again
         return None
     results = run.results()
     current = all(analysis.get(key) == results[key] for key in _ANALYSED)
