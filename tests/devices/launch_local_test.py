@@ -59,7 +59,7 @@ def test_the_status_is_that_of_the_first_failure(tmp_path):
     assert process.returncode == 2
     # Both make the mistake; the one that is slower may be ended before it says so.
     assert re.search(r"^\[[01]\] afd-train: ", error, re.MULTILINE)
-    assert "Did you mean 'epochs'" in error
+    assert "Did you mean 'train.epochs'" in error
     assert output == ""
 
 
