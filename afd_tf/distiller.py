@@ -1,6 +1,7 @@
 """The model that trains several networks together."""
 
 import contextlib
+import functools
 
 import keras
 from keras import ops
@@ -164,7 +165,7 @@ class OnlineDistiller(DistributedModel):
         options = {"trainable": False, "aggregation": "only_first_replica"}
         return self.add_weight((), "zeros", dtype, name=name, **options)
 
-    @property
+    @functools.cached_property
     def taps(self):
         """The networks' taps, a tuple of `afd_tf.networks.Tapped`."""
         if self._exchange.taps:
