@@ -35,13 +35,14 @@ def kl_divergence(source_logits, logits, temperature=3.0):
     Args:
         source_logits: float tensor `(batch, classes)`, z_j, any float dtype.
         logits: float tensor `(batch, classes)`, z_k, any float dtype.
-        temperature: float > 0, T.
+        temperature: float > 0 or a float32 scalar tensor, T.
 
     Returns:
         float32 tensor `(batch,)`, nats per example times T^2.
     """
-    source = ops.stop_gradient(ops.cast(source_logits, "float32")) / temperature
-    own = ops.cast(logits, "float32") / temperature
+    inverse = 1.0 / temperature
+    source = ops.stop_gradient(ops.cast(source_logits, "float32")) * inverse
+    own = ops.cast(logits, "float32") * inverse
     log_source = ops.log_softmax(source, axis=-1)
     difference = log_source - ops.log_softmax(own, axis=-1)
     return temperature**2 * ops.sum(ops.exp(log_source) * difference, axis=-1)
