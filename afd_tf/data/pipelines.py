@@ -1,11 +1,4 @@
-"""`tf.data` pipelines: training passes at a position, and evaluation in fixed order.
-
-How much happens at once are fixed numbers. `tf.data` can find such numbers itself
-(AUTOTUNE), by a thread that sleeps ever longer between two looks. Who deletes an
-iterator, as `fit` does after every epoch, waits for that thread; TensorFlow does not
-always wake it, and then the wait is up to as long as the epoch was. The thread runs
-unless it is forbidden, whatever numbers are given.
-"""
+"""`tf.data` pipelines: training passes at a position, and evaluation in fixed order."""
 
 import functools
 import os
@@ -39,7 +32,12 @@ as_written = tf.autograph.experimental.do_not_convert
 
 
 def untuned(dataset):
-    """Return the data set without the thread that tunes it."""
+    """Return the data set without the thread that tunes it (AUTOTUNE).
+
+    That thread sleeps ever longer between two looks. Deleting an iterator, as `fit`
+    does after every epoch, waits for it, up to as long as the epoch was. It runs unless
+    it is forbidden, whatever numbers of parallel calls are given.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

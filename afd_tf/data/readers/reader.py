@@ -1,4 +1,4 @@
-"""Readers: what `load` asks of one, what it answers, and the names that are known."""
+"""Readers of data sets: their options, their result, and the registry."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,10 +10,11 @@ Examples = InMemory | OnDemand
 
 @dataclasses.dataclass(frozen=True)
 class ReaderOptions:
-    """Arguments of `load` that a reader is given.
+    """Arguments of `load` that a reader is given, under their names, and one more.
 
-    But `parts`: whether parts are cut out of whole images to train on. Then `train` is
-    an `OnDemand` with `fetch_part`, whatever `memory_limit` says.
+    Attributes:
+        parts: bool, whether parts are cut out of whole images to train on. Then `train`
+            is an `OnDemand` with `fetch_part`, whatever `memory_limit` says.
     """
 
     name: str
