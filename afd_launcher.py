@@ -24,7 +24,9 @@ COMMANDS = ("train", "evaluate", "export", "results", "analyse")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        sys.exit(f"usage: python -m afd_launcher {'|'.join(COMMANDS)} [flags]")
+        usage = f"usage: python -m afd_launcher {'|'.join(COMMANDS)} [flags]"
+        print(usage, file=sys.stderr)
+        sys.exit(2)
     # Under its own name, which `afd_tf` looks for.
     importlib.import_module("afd_launcher")
     _run(sys.argv.pop(1))

@@ -107,6 +107,3 @@ COMMAND = command.Command(
 )
 
 main, run = command.entry_points(COMMAND)
-
-if __name__ == "__main__":
-    run()

@@ -293,3 +293,6 @@ def test_the_commands_run_as_modules_without_noise(tmp_path):
     done = python("-m", "afd_launcher", "train", "--gin_param=train.epoch=1")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+    done = python("-m", "afd_launcher", "tarin")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m afd_launcher train|evaluate|")
