@@ -39,6 +39,7 @@ OUTSIDE = {
     "runs": set(),
     "losses": NUMERIC,
     "results": {"matplotlib", "scipy"},
+    "studies": {"numpy", "scipy"},
     "analysis": {*NUMERIC, "matplotlib"},
 }
 

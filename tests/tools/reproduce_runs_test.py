@@ -51,7 +51,7 @@ def write_data(root):
 @pytest.mark.slow
 def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, capsys):
     write_data(tmp_path / "data")
-    command = ["--table=4", "--scale=reduced", "--seeds=3", "--epochs=1", "--jobs=2"]
+    command = ["--table=4", "--scale=reduced", "--seeds=1", "--epochs=1", "--jobs=2"]
     command.append(f"--data_dir={tmp_path / 'data'}")
     runs = tmp_path / "runs" / "reduced_1_epochs"
 
@@ -60,7 +60,7 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     errors = interrupt(reproduce(tmp_path, *command), begun, signal.SIGINT)
     assert f"Continue with: tools/reproduce {' '.join(command)}" in errors
     done = {path.parent for path in runs.rglob("results.json")}
-    assert 0 < len(done) < 12
+    assert 0 < len(done) < 4
     before = {path: (path / "results.json").read_bytes() for path in done}
 
     resumed = reproduce(tmp_path, *command)
@@ -74,7 +74,7 @@ def test_a_reduced_table_is_interrupted_continues_and_ends_in_a_table(tmp_path, 
     [(_, rows)] = compare([runs]).tables
     found = {}
     for row in rows:
-        assert list(row.accuracies) == [0, 1, 2]
+        assert list(row.accuracies) == [0]
         name = row.configuration.rpartition("/")[2]
         found.setdefault(name, []).append(row.network)
     assert found == {name: [*n, "mean", "ensemble"] for name, n in CELLS.items()}

@@ -31,6 +31,7 @@ def fails(arguments, capsys):
     return error
 
 
+@pytest.mark.slow  # it loads TensorFlow
 def test_a_plan_is_printed_without_notes_of_the_libraries(tmp_path):
     output, errors = start(tmp_path, *ONE, "--plan").communicate()
     assert "resnet8_wrn10_2_afd/seed_0" in output
