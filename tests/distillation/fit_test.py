@@ -127,9 +127,9 @@ def test_stock_callbacks_work(tmp_path):
         ("afd", "shared"),
         ("afd", "fresh"),
         ("l1_kd", "fresh"),
-        ("at", "shared"),
         ("ft", "shared"),
-        ("dml", "shared"),
+        pytest.param("at", "shared", marks=pytest.mark.slow),
+        pytest.param("dml", "shared", marks=pytest.mark.slow),
     ],
 )
 def test_two_devices_give_the_weights_of_one(method, forward):
@@ -184,8 +184,9 @@ class Interruption(keras.callbacks.Callback):
         self.model.stop_training = batch + 1 == self._batches
 
 
-@pytest.mark.parametrize("compiled", [{}, {"total_steps": 12}], ids=["auto", "fixed"])
-@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize(
+    ("steps_per_execution", "compiled"), [(1, {}), (2, {"total_steps": 12})]
+)
 def test_an_epoch_that_begins_with_a_later_step_is_the_rest_of_one(
     steps_per_execution, compiled
 ):
