@@ -54,12 +54,12 @@ def is_running(pid):
 
 
 def test_the_status_is_that_of_the_first_failure(tmp_path):
-    process = launch("--workers=2", "--", "--gin_param=train.epoch = 2")
+    process = launch("--workers=2", "--", "--gin_file=pairings/digits_resnet8")
     output, error = process.communicate()
     assert process.returncode == 2
     # Both make the mistake; the one that is slower may be ended before it says so.
     assert re.search(r"^\[[01]\] afd-train: ", error, re.MULTILINE)
-    assert "Did you mean 'train.epochs'" in error
+    assert "Did you mean pairings/digits_resnet8_resnet20.gin" in error
     assert output == ""
 
 

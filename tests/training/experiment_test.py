@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
 from afd_tf import data, training
-from afd_tf.training import loop
+from afd_tf.training import experiment, loop
 from afd_tf.training.callbacks import nonfinite
 
 
@@ -64,7 +64,7 @@ def test_a_run_leaves_the_promised_files_and_results(tmp_path):
         "commit",
         "versions",
     ]
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert (results["method"], results["dataset"]) == ("afd", "digits")
     assert (results["epoch"], results["step"]) == (2, 10)
     assert set(results["versions"]) == {"python", "tensorflow", "keras", "afd_tf"}
@@ -101,13 +101,6 @@ def test_epochs_that_are_not_evaluated_have_empty_cells(tmp_path):
     assert all(row["small_accuracy"] != "" for row in found)
 
 
-def test_networks_may_be_given_by_name(tmp_path):
-    results = small_runs.train(
-        tmp_path / "run", networks=["resnet8", "resnet8"], epochs=1
-    )
-    assert list(results["networks"]) == ["resnet8", "resnet8_2"]
-
-
 def test_a_run_with_a_validation_part_never_opens_the_test_set(tmp_path):
     seen = []
 
@@ -116,12 +109,12 @@ def test_a_run_with_a_validation_part_never_opens_the_test_set(tmp_path):
         seen.append(loaded[2])
         return loaded
 
-    small_runs.train(tmp_path / "run", validation=0.2, epochs=1, load_data=load)
+    small_runs.train(tmp_path / "run", validation=0.2, load_data=load, dry_run=True)
     assert seen[0].evaluated_split == "validation"
 
 
 def test_precision_is_put_back(tmp_path):
-    small_runs.train(tmp_path / "run", precision="mixed_bfloat16", epochs=1)
+    small_runs.train(tmp_path / "run", precision="mixed_bfloat16", dry_run=True)
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -129,13 +122,19 @@ def test_precision_is_put_back(tmp_path):
 
 
 def test_the_seed_decides_the_run(tmp_path, determinism):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        small_runs.train(tmp_path / name, seed=seed, epochs=1, deterministic=True)
-    a, b, c = (small_runs.checkpoint_values(tmp_path / name) for name in "abc")
+    for name in "ab":
+        small_runs.train(tmp_path / name, epochs=1, deterministic=True)
+    a, b = (small_runs.checkpoint_values(tmp_path / name) for name in "ab")
     small_runs.assert_same_values(a, b)
-    kernels = [key for key in a if "kernel" in key and "network" in key]
-    assert kernels
-    assert all(not np.array_equal(a[key], c[key]) for key in kernels)
+    assert np.array_equal(first_kernel(0), first_kernel(0))
+    assert not np.array_equal(first_kernel(0), first_kernel(1))
+
+
+def first_kernel(seed):
+    settings = training.Settings(**small_runs.arguments(seed=seed))
+    with experiment.environment(seed):
+        built = training.build(settings, tf.distribute.get_strategy())
+    return np.array(built.distiller.networks[0].variables[0])
 
 
 def test_a_finished_run_is_not_repeated(finished, monkeypatch):
