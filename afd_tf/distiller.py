@@ -181,8 +181,8 @@ class OnlineDistiller(DistributedModel):
 
     @property
     def metric_specs(self):
-        """What each metric is: dict from its name to `MetricSpec`; needs `compile`."""
-        return {spec.name: spec for spec in self._meters.specs}
+        """What each metric is: dict from name to `MetricSpec`, empty before `compile`."""
+        return {s.name: s for s in self._meters.specs} if self._meters else {}
 
     @property
     def metrics(self):

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import warnings
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -73,8 +74,10 @@ class CompileOptions:
         boolean("decay_normalization", self.decay_normalization)
         boolean("decay_bias", self.decay_bias)
         fraction("label_smoothing", self.label_smoothing)
-        if not isinstance(self.placebo, bool):
-            positive_int("placebo", self.placebo)
+        whole = isinstance(self.placebo, bool | Integral)
+        if not whole or (self.placebo is not False and self.placebo < 1):
+            expected = "True, False or an int >= 1, the seed of the noise"
+            raise invalid("placebo", expected, self.placebo)
         positive_int("gradient_ratio_every", self.gradient_ratio_every)
         if self.total_steps is not None:
             positive_int("total_steps", self.total_steps)
