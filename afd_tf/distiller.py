@@ -181,7 +181,7 @@ class OnlineDistiller(DistributedModel):
 
     @property
     def metric_specs(self):
-        """What each metric is: dict from name to `MetricSpec`, empty before `compile`."""
+        """What each metric is: dict of name to `MetricSpec`; {} before `compile`."""
         return {s.name: s for s in self._meters.specs} if self._meters else {}
 
     @property
