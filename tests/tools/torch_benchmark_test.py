@@ -12,7 +12,7 @@ import tensorflow as tf
 from benchmarks import cases, torch_afd
 
 import afd_tf
-from afd_tf.data import parallelism
+from afd_tf.data import pipelines
 from afd_tf.distillation.phases import DEFAULTS
 
 torch = pytest.importorskip("torch", reason="needs the requirements of [bench]")
@@ -244,6 +244,6 @@ def test_all_weights_after_steps_are_the_same(forward, version):
 def test_theirs_has_a_thread_for_every_processor_as_ours_has(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     worker = torch_afd.Steps("shared", "bfloat16", batch_size=2)
-    assert worker.threads == parallelism.IMAGES
+    assert worker.threads == pipelines.IMAGES
     assert worker() > 0
     worker.close()
