@@ -1,5 +1,6 @@
 """Strategies of `tf.distribute` by name."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -73,7 +74,10 @@ def _single():
     return tf.distribute.get_strategy()
 
 
+@functools.cache
 def _mirrored():
+    # One for all runs of a process: a second one would count its collectives from the
+    # beginning again, and meet those of the first.
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices(
         "CPU"
     )

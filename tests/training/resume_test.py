@@ -86,11 +86,9 @@ FEW = [
     (signal.SIGINT, 1, 5, "epoch 1 and 5 steps"),
 ]
 MANY = [
-    (signal.SIGTERM, 0, 2, "epoch 0 and 2 steps"),
     (signal.SIGINT, 0, 3, "epoch 0 and 3 steps"),
     (signal.SIGTERM, 0, 5, "epoch 0 and 5 steps"),
     (signal.SIGTERM, 1, 1, "epoch 1 and 1 step"),
-    (signal.SIGINT, 2, 4, "epoch 2 and 4 steps"),
     (signal.SIGTERM, 2, 5, "epoch 2 and 5 steps"),
 ]
 
@@ -101,7 +99,7 @@ MANY = [
         pytest.param(FEW, QUICK, id="few stops"),
         pytest.param(MANY, {}, id="many stops", marks=pytest.mark.slow),
         pytest.param(
-            MANY[1:3],
+            MANY[:2],
             {"strategy": "mirrored", "epochs": 1},
             id="two replicas",
             marks=[pytest.mark.slow, pytest.mark.multi_device],
@@ -173,11 +171,11 @@ def start(workdir, when=None, number=signal.SIGKILL, delay=0.0):
 
 
 @pytest.mark.slow
-def test_a_run_killed_five_times_ends_as_the_uninterrupted_one(tmp_path):
+def test_a_run_killed_three_times_ends_as_the_uninterrupted_one(tmp_path):
     assert start(tmp_path / "straight") == 0
     choose = random.Random(0)
     # Of twenty steps; within the next two steps, while things are being written.
-    for step in sorted(choose.sample(range(1, 20), 6)):
+    for step in sorted(choose.sample(range(1, 20), 3)):
         delay = 0.02 * choose.random()
         assert start(tmp_path / "killed", step, delay=delay) == -signal.SIGKILL
     assert start(tmp_path / "killed") == 0
