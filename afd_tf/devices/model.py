@@ -152,10 +152,53 @@ class DistributedModel(keras.Model):
             return tf.stack([tf.cast(v, tf.float32) for v in logs.values()])[None]
 
         # Metrics of replicas differ; a replica's share of the mean is its own.
-        run = self._make_function(packed)
+        many = self.steps_per_execution > 1
+        run = self._several(packed) if many else self._make_function(packed)
 
         def unpacked(iterator):
             values = tf.reshape(run(iterator), [-1])
             return dict(zip(names, tf.unstack(values), strict=True))
 
         return unpacked
+
+    def _several(self, step):
+        """Make a function of several steps; Keras' own fails on several replicas."""
+        strategy, count = self.distribute_strategy, self.steps_per_execution
+        logs_before = tf.zeros(len(self.get_metrics_result()))
+
+        @tf.autograph.experimental.do_not_convert
+        def one(data):
+            return strategy.reduce("MEAN", strategy.run(step, args=(data,)), axis=0)
+
+        # A function within the loop is what fails on several replicas.
+        if self.jit_compile and not self.run_eagerly:
+            one = tf.function(one, jit_compile=True)
+        one = self._autoconvert_optionals(one)
+
+        @tf.autograph.experimental.do_not_convert
+        def several(iterator):
+            def body(made, logs, _):
+                batch = iterator.get_next_as_optional()
+                more = batch.has_value()
+                logs = tf.cond(more, lambda: one(batch.get_value()), lambda: logs)
+                return made + tf.cast(more, tf.int32), logs, more
+
+            start = (tf.constant(0), logs_before, tf.constant(True))
+            made, logs, _ = tf.while_loop(
+                lambda made, _, more: more & (made < count), body, start
+            )
+            return made, logs
+
+        if not self.run_eagerly:
+            several = tf.function(several, reduce_retracing=True)
+
+        def run(iterator):
+            kinds = (tf.data.Iterator, tf.distribute.DistributedIterator)
+            if not isinstance(iterator, kinds):  # `train_on_batch`
+                return one(next(iterator))
+            made, logs = several(iterator)
+            if not made:
+                raise StopIteration
+            return logs
+
+        return run
