@@ -368,8 +368,10 @@ class OnlineDistiller(DistributedModel):
         epochs=1,
         verbose="auto",
         callbacks=None,
-        *,
+        validation_split=0.0,
+        validation_data=None,
         shuffle=True,
+        *,
         initial_epoch=0,
         initial_step=0,
         **arguments,
@@ -381,9 +383,7 @@ class OnlineDistiller(DistributedModel):
         first epoch to begin with.
 
         Raises:
-            ValueError: if a label is out of range, images have another shape, the
-                length of training is unknown and a schedule needs it, or a callback
-                sets a learning rate that a schedule sets.
+            ValueError: if data, schedules or callbacks do not fit; it says which.
         """
         self._assert_compile_called("fit")
         check_rates(callbacks, self.phases.logit)
@@ -397,7 +397,9 @@ class OnlineDistiller(DistributedModel):
                 epochs=epochs,
                 verbose=verbose,
                 callbacks=with_own(callbacks, length, self._meters.specs, verbose),
-                shuffle=shuffle and inputs.can_shuffle(x),
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle if inputs.can_shuffle(x) else False,
                 initial_epoch=initial_epoch,
                 initial_step=initial_step,
                 **arguments,

@@ -68,6 +68,15 @@ def test_weights_of_another_optimizer_are_refused_not_reset(tmp_path):
         models[1].load_weights(tmp_path / "a.weights.h5")
 
 
+def test_a_model_frozen_after_it_was_compiled_is_not_loaded_with_new_moments(tmp_path):
+    model = OnlineDistiller([tiny.network(), tiny.network()], "dml")
+    model.compile(run_eagerly=True)
+    model.networks[0].trainable = False
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="Skipping variable loading"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
 def test_a_new_process_needs_the_package_s_import_alone_to_load(tmp_path):
     tiny.distiller(method="vanilla").save(tmp_path / "model.keras")
     program = "import afd_tf, keras; print(keras.models.load_model('model.keras').name)"

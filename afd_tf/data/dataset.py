@@ -172,3 +172,9 @@ class EpochPosition:
     def __repr__(self):
         epoch, step = self.value()
         return f"EpochPosition(epoch={epoch}, step={step})"
+
+
+def position_of(data):
+    """Return the `EpochPosition` of what `fit` was given, or None if it has none."""
+    position = getattr(data, "position", None)
+    return position if isinstance(position, EpochPosition) else None

@@ -14,6 +14,9 @@ import tensorflow as tf
 
 from afd_tf.errors import integer
 
+# Logs of steps that are left out.
+_NO_LOGS = {}
+
 
 def over_workers(strategy):
     """Whether a strategy spans several processes."""
@@ -126,45 +129,53 @@ class DistributedModel(keras.Model):
         return super().evaluate(rows, *arguments, **options)
 
     def make_train_function(self, force=False):
-        if self.train_function is None or force:
-            run = self._packed(self.train_step)
-            self.train_function = lambda iterator: self._left_out() or run(iterator)
+        if self.train_function is not None and not force:
+            return
+        run = self._packed(self.train_step)
+
+        def train_function(iterator):
+            if self._steps_left_out <= 0:
+                return run(iterator)
+            self._steps_left_out -= self.steps_per_execution
+            return _NO_LOGS
+
+        self.train_function = train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             self.test_function = self._packed(self.test_step)
 
-    def _left_out(self):
-        """Return logs in place of steps that are not made; nothing if one is due."""
-        if self._steps_left_out <= 0:
-            return None
-        self._steps_left_out -= self.steps_per_execution
-        # Keras takes the epoch's metrics from here if no step follows.
-        return self.get_metrics_result()
+    def _get_metrics_result_or_logs(self, logs):
+        # An epoch of which no step was left to make has the metrics it was given.
+        if logs is _NO_LOGS:
+            return self.get_metrics_result()
+        return super()._get_metrics_result_or_logs(logs)
 
     def _packed(self, step):
         """Make a step's function whose logs are reduced together: one collective."""
-        names = []
+        shapes = {}
 
         def packed(data):
-            logs = step(data)
-            names[:] = logs
-            return tf.stack([tf.cast(v, tf.float32) for v in logs.values()])[None]
+            logs = {k: tf.cast(v, tf.float32) for k, v in step(data).items()}
+            shapes.clear()
+            shapes.update((name, value.shape) for name, value in logs.items())
+            return tf.concat([tf.reshape(v, [-1]) for v in logs.values()], 0)[None]
 
         # Metrics of replicas differ; a replica's share of the mean is its own.
         many = self.steps_per_execution > 1
         run = self._several(packed) if many else self._make_function(packed)
 
         def unpacked(iterator):
-            values = tf.reshape(run(iterator), [-1])
-            return dict(zip(names, tf.unstack(values), strict=True))
+            numbers = iter(tf.unstack(tf.reshape(run(iterator), [-1])))
+            return {name: _next(numbers, shape) for name, shape in shapes.items()}
 
         return unpacked
 
     def _several(self, step):
         """Make a function of several steps; Keras' own fails on several replicas."""
         strategy, count = self.distribute_strategy, self.steps_per_execution
-        logs_before = tf.zeros(len(self.get_metrics_result()))
+        metrics = self.get_metrics_result().values()
+        logs_before = tf.zeros(sum(int(tf.size(value)) for value in metrics))
 
         @tf.autograph.experimental.do_not_convert
         def one(data):
@@ -202,3 +213,10 @@ class DistributedModel(keras.Model):
             return logs
 
         return run
+
+
+def _next(numbers, shape):
+    """Take a metric's value; one of a user may have a number for each class."""
+    if shape.rank == 0:
+        return next(numbers)
+    return tf.reshape([next(numbers) for _ in range(shape.num_elements())], shape)

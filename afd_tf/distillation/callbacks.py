@@ -2,6 +2,7 @@
 
 import keras
 
+from afd_tf.data import position_of
 from afd_tf.errors import InvalidValue
 
 _RATE_CALLBACKS = (
@@ -19,14 +20,14 @@ class TrainingLength(keras.callbacks.Callback):
     Args:
         initial_epoch: int, first epoch of this call of `fit`.
         initial_step: int, the step of that epoch to begin with.
-        dataset: the training data; its attribute `position` is set where it has one.
+        dataset: the training data; its `EpochPosition` is set where it has one.
         fixed: bool, whether `compile` was told the number of steps.
     """
 
     def __init__(self, initial_epoch, initial_step, dataset, fixed):
         super().__init__()
         self._initial_epoch, self._initial_step = initial_epoch, initial_step
-        self._position = getattr(dataset, "position", None)
+        self._position = position_of(dataset)
         self._fixed = fixed
 
     def on_train_begin(self, logs=None):

@@ -81,6 +81,7 @@ class CompileOptions:
         positive_int("gradient_ratio_every", self.gradient_ratio_every)
         if self.total_steps is not None:
             positive_int("total_steps", self.total_steps)
+        boolean("run_eagerly", self.run_eagerly)
         positive_int("steps_per_execution", self.steps_per_execution)
         if self.jit_compile != "auto":
             boolean("jit_compile", self.jit_compile)

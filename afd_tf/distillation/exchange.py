@@ -9,7 +9,7 @@ from afd_tf import losses
 from afd_tf.distillation import frozen_source
 from afd_tf.distillation import topology as topologies
 from afd_tf.distillation.frozen_source import FrozenSource
-from afd_tf.errors import inapplicable, instance, invalid
+from afd_tf.errors import choice, inapplicable, instance, invalid
 from afd_tf.methods import Method, PretrainedObjective
 from afd_tf.networks.branches import Branched, branched
 from afd_tf.networks.classifier import check_classifier
@@ -232,6 +232,11 @@ def _with_layers(exchange, transfers, discriminators):
             raise inapplicable(
                 argument, value, f"method '{method.name}' has no use for it"
             )
+        if value is not None:
+            instance(argument, value, list | tuple, "a list of Keras layers")
+            for layer in value:
+                kinds = keras.layers.Layer | None
+                instance(argument, layer, kinds, "Keras layers in the list")
     if feature is None:
         return exchange
     taps, peers = exchange.taps, exchange.peers
@@ -324,7 +329,10 @@ def _topology(topology, kl_topology, alone):
         alone: bool, whether there is one source for all, that is no network itself.
     """
     for name, value in (("topology", topology), ("kl_topology", kl_topology)):
-        if value in topologies.TOPOLOGIES and alone != (value == "from_source"):
+        if value is None:
+            continue
+        choice(name, value, topologies.TOPOLOGIES)
+        if alone != (value == "from_source"):
             reason = (
                 "with a frozen source, or a gate, every network learns from it alone"
                 if alone
@@ -345,6 +353,7 @@ def _unique_names(networks, names):
                 name = f"{network.name}_{count}"
             result.append(name)
     else:
+        instance("names", names, list | tuple, "a list of str")
         result = [str(name) for name in names]
     reserved = {"ensemble", "mean", ""} & set(result)
     if len(set(result)) != len(networks) or reserved:
@@ -363,6 +372,7 @@ def _tap_layers(layers, count, with_source):
     expected = count + with_source
     if layers is None or isinstance(layers, str):
         return [layers] * expected
+    instance("tap", layers, list | tuple, "a layer name, or a list of such")
     if len(layers) != expected:
         source = ", and the source last" if with_source else ""
         raise invalid(

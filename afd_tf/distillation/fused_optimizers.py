@@ -7,6 +7,7 @@ kernels compute the same equations on the same optimizer variables; decoupled de
 clipping, averaging of weights, accumulation and reduction over replicas stay Keras'.
 """
 
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -45,6 +46,12 @@ class _Fused(keras.optimizers.Optimizer):
 
     def _has_kernel(self) -> bool:
         return True
+
+    def load_own_variables(self, store):
+        with warnings.catch_warnings():
+            # What does not fit, Keras leaves out: moments would begin anew.
+            warnings.filterwarnings("error", "Skipping variable loading")
+            super().load_own_variables(store)
 
 
 @keras.saving.register_keras_serializable(package="afd_tf")

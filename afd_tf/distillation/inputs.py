@@ -4,7 +4,6 @@ import contextlib
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -42,8 +41,8 @@ def batch_of(data, exchange):
 
 def can_shuffle(data):
     """Whether Keras shuffles this kind of data; of others it would warn."""
-    arrays = (np.ndarray, tf.Tensor, keras.utils.PyDataset, list, tuple, dict)
-    return data is None or isinstance(data, arrays)
+    kinds = (keras.utils.PyDataset, list, tuple, dict)
+    return data is None or hasattr(data, "__array__") or isinstance(data, kinds)
 
 
 @contextlib.contextmanager

@@ -44,26 +44,26 @@ def order_weight_gradients():
                 follower._add_control_inputs(waited_for)
 
 
-def _origins(operations, sources):
+def _origins(operations, asked):
     """Find all that each operation is computed from, in one pass over the graph.
 
     Args:
         operations: list of all operations of a graph, in the order of their making:
             each after those that it is computed from.
-        sources: list of the operations asked about.
+        asked: list of operations.
 
     Returns:
         dict from each operation to an int, whose bit i says whether the operation is,
-        or is computed from, `sources[i]`.
+        or is computed from, `asked[i]`.
     """
-    own = {source: 1 << i for i, source in enumerate(sources)}
-    found = {}
+    own = {operation: 1 << i for i, operation in enumerate(asked)}
+    origins = {}
     for operation in operations:
         bits = own.get(operation, 0)
         for tensor in operation.inputs:
-            bits |= found[tensor.op]
-        found[operation] = bits
-    return found
+            bits |= origins[tensor.op]
+        origins[operation] = bits
+    return origins
 
 
 def _following(operation):

@@ -1,5 +1,6 @@
 """Metrics: each declared once, running means kept together in two vectors."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops
 
 from afd_tf import losses
 from afd_tf.distillation import evaluation
-from afd_tf.errors import InvalidType, invalid
+from afd_tf.errors import instance, invalid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,21 +241,20 @@ def _for_each_network(metrics, network_names, taken):
         List of lists of `keras.metrics.Metric`: per network, named
         `{network}_{metric}`, to be fed class probabilities.
     """
+    expected = (
+        "a list of keras.metrics.Metric objects or names of such, e.g. "
+        "[keras.metrics.SparseTopKCategoricalAccuracy(5)]"
+    )
+    instance("metrics", metrics, list | tuple | None, expected)
     copies, taken = [], set(taken)
     for network in network_names:
         own = []
         for metric in metrics or ():
             if metric in ("accuracy", "acc"):  # what everybody writes; it is there
                 continue
-            metric = keras.metrics.get(metric)
-            if not isinstance(metric, keras.metrics.Metric):
-                raise invalid(
-                    "metrics",
-                    "keras.metrics.Metric objects or names of such, e.g. "
-                    "keras.metrics.SparseTopKCategoricalAccuracy(5)",
-                    metrics,
-                    kind=InvalidType,
-                )
+            with contextlib.suppress(ValueError):  # an unknown name
+                metric = keras.metrics.get(metric)
+            instance("metrics", metric, keras.metrics.Metric, expected)
             name = f"{network}_{metric.name}"
             if name in taken:
                 raise invalid(

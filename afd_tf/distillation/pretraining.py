@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from afd_tf import losses
+from afd_tf.data import position_of
 from afd_tf.devices.model import DistributedModel, global_count
 from afd_tf.distillation.optimizers import in_this_strategy
 from afd_tf.errors import InvalidValue
@@ -104,7 +105,7 @@ class _EpochOfData(keras.callbacks.Callback):
 
     def __init__(self, dataset):
         super().__init__()
-        self._position = getattr(dataset, "position", None)
+        self._position = position_of(dataset)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._position is not None:

@@ -1,4 +1,4 @@
-"""What an exported network must be fed, as JSON kept with it."""
+"""Preprocessing of an exported network's images, as JSON kept with it."""
 
 import json
 from collections.abc import Mapping

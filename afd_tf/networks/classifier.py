@@ -1,4 +1,4 @@
-"""Check that a network gives logits of images, and their shapes."""
+"""Classifiers: networks from images to logits, checked, and their shapes."""
 
 from typing import NamedTuple
 

@@ -116,12 +116,13 @@ def _check_data(runs):
     if not names:
         return
     # With it comes TensorFlow.
+    from afd_tf.data.readers.reader import READERS
     from afd_tf.data.readers.tfds import data_root, find_prepared
 
     root = data_root(None)
     for name in sorted(filter(None, names)):
-        embedded = name in ("digits", "image_folder") or os.sep in name
-        if not embedded and find_prepared(root, name, None, None) is None:
+        own = name in READERS or os.sep in name
+        if not own and find_prepared(root, name, None, None) is None:
             raise invalid(
                 "data_dir",
                 f"the folder in which tensorflow-datasets has prepared {name!r}",

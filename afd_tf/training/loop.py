@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 
+from afd_tf.data import position_of
 from afd_tf.devices import clusters, strategies
 from afd_tf.devices.workers import Workers
 from afd_tf.errors import InvalidValue
@@ -344,7 +345,7 @@ def _callbacks(
     start = restored.position if restored else Position(0)
     record = restored.record if restored else {}
     # Data of the user's own may not know how to begin in the middle of an epoch.
-    position = getattr(train, "position", None)
+    position = position_of(train)
     # Called in this order: `first`, the watch, the user's, `recording`, the one that
     # saves. What `record()` of `first` and `recording` returns is in a checkpoint.
     first, recording = [], []

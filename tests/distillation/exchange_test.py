@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from afd_tf import OnlineDistiller, methods
+from afd_tf.errors import Mistake
 
 
 def keras_map(channels=4, size=6):
@@ -112,6 +113,27 @@ def sharing():
 def test_what_cannot_work_is_refused_at_construction(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("argument", ["tap", "names", "transfers", "discriminators"])
+def test_what_is_no_list_is_refused_by_its_name(argument):
+    for value in (3, True):
+        with pytest.raises(Mistake, match=f"`{argument}`"):
+            OnlineDistiller([tiny.network(), tiny.network()], **{argument: value})
+
+
+@pytest.mark.parametrize("argument", ["transfers", "discriminators"])
+def test_what_is_no_layer_is_refused(argument):
+    with pytest.raises(Mistake, match=f"`{argument}`.*Keras layers"):
+        OnlineDistiller([tiny.network(), tiny.network()], **{argument: [1, 2]})
+
+
+def test_a_topology_is_one_name():
+    for argument in ("topology", "kl_topology"):
+        with pytest.raises(Mistake, match=f"`{argument}`"):
+            OnlineDistiller(
+                [tiny.network(), tiny.network()], **{argument: ["all_pairs"]}
+            )
 
 
 def test_different_input_shapes_are_refused():

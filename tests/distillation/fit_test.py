@@ -97,6 +97,57 @@ def test_class_weight_and_one_hot_labels_and_label_smoothing():
     np.testing.assert_allclose(named_loss, plain, atol=1e-6)
 
 
+def test_arguments_by_place_and_a_part_of_the_arrays_for_validation():
+    images, labels = tiny.batch(16)
+    history = tiny.distiller().fit(images, labels, 4, 2, 0, None, 0.25)
+    assert len(history.history["val_loss"]) == 2
+
+
+def test_arrays_are_shuffled_as_asked():
+    images, labels = tiny.batch(16)
+    kernels = []
+    for shuffle in (False, True, "batch"):
+        keras.utils.set_random_seed(1)
+        model = tiny.distiller(method="vanilla")
+        model.fit(images, labels, batch_size=4, shuffle=shuffle, verbose=0)
+        kernels.append(np.array(model.networks[0].get_layer("conv").kernel))
+    in_order, shuffled, by_batch = kernels
+    assert not np.array_equal(in_order, shuffled)
+    assert not np.array_equal(shuffled, by_batch)
+
+
+def test_metrics_with_a_number_for_each_class():
+    images, labels = tiny.batch(16)
+    one_hot = keras.ops.one_hot(labels, 3)
+    model = tiny.named(metrics=[keras.metrics.F1Score()])
+    history = model.fit(
+        images, one_hot, batch_size=8, verbose=0, validation_data=(images, one_hot)
+    ).history
+    expected = keras.metrics.F1Score()
+    expected.update_state(one_hot, model.predict(images, verbose=0)["a"])
+    np.testing.assert_allclose(
+        history["val_a_f1_score"][0], expected.result(), rtol=1e-5
+    )
+    assert np.shape(history["a_f1_score"][0]) == (3,)
+
+
+def test_a_data_set_of_ones_own_may_have_a_position_of_its_own():
+    images, labels = tiny.batch(16)
+
+    class Batches(keras.utils.PyDataset):
+        position = 3
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return images[4 * index :][:4], labels[4 * index :][:4]
+
+    model = tiny.distiller()
+    model.fit(Batches(), verbose=0)
+    assert int(model.trained_steps) == 4
+
+
 def test_stock_callbacks_work(tmp_path):
     callbacks = [
         keras.callbacks.EarlyStopping(patience=1),
@@ -225,8 +276,16 @@ def test_an_epoch_that_begins_with_a_later_step_is_the_rest_of_one(
 def test_steps_that_were_to_be_left_out_concern_one_call_alone():
     images, labels = tiny.batch(8)
     model = tiny.distiller(method="vanilla")
-    model.fit(images, labels, 4, verbose=0, initial_step=5)  # of two steps
+    every = []
+    see = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: every.append(logs)
+    )
+    history = model.fit(  # of two steps
+        images, labels, 4, verbose=0, initial_step=5, callbacks=[see]
+    )
     assert int(model.trained_steps) == 0
+    assert every == [{}, {}]  # how callbacks know
+    assert set(history.history) == {*model.get_metrics_result()}
     assert tiny.changed(model, lambda: model.train_on_batch(images, labels))
     with pytest.raises(ValueError, match=r"`initial_step`.*an int >= 0"):
         model.fit(images, labels, 4, verbose=0, initial_step=-1)

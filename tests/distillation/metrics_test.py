@@ -7,6 +7,7 @@ import tensorflow as tf
 import tiny
 
 from afd_tf.distillation import metrics
+from afd_tf.errors import Mistake
 
 
 def test_fit_reports_every_metric_with_exactly_its_name():
@@ -61,6 +62,14 @@ def test_epoch_metrics_are_means_over_the_whole_ragged_epoch():
     np.testing.assert_allclose(
         logs["ensemble_loss"], -np.mean(np.log(together[np.arange(21), labels])), 1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "metrics", ["accuracy", ["no_such_metric"], [3], keras.metrics.F1Score(), {"a": 1}]
+)
+def test_what_are_no_metrics_is_refused(metrics):
+    with pytest.raises(Mistake, match=r"`metrics`.*a list of"):
+        tiny.distiller(compiled={"metrics": metrics})
 
 
 def test_the_user_s_metrics_are_computed_for_each_network():

@@ -11,7 +11,11 @@ from afd_tf import methods
 from afd_tf.distillation.metrics import declare
 from afd_tf.training.callbacks import metrics_file, progress, saving, tensorboard
 from afd_tf.training.callbacks.metrics_file import MetricsFile
-from afd_tf.training.callbacks.nonfinite import NonFiniteLossError, StopOnNonFinite
+from afd_tf.training.callbacks.nonfinite import (
+    NonFiniteLossError,
+    SkipNonFinite,
+    StopOnNonFinite,
+)
 from afd_tf.training.checkpoints import Position
 
 NETWORKS = ["wrn16_2", "wrn16"]
@@ -57,7 +61,19 @@ LOGS = {
 }
 
 
-# Stop on NaN
+# Stop on NaN, or skip
+
+
+def test_steps_done_before_do_not_end_a_row_of_skipped_ones():
+    state = SimpleNamespace(read=dict, finite=lambda: True)
+    workers = SimpleNamespace(total=lambda *numbers: list(numbers))
+    record = {"skipped": 9, "skipped_in_a_row": 7}
+    skip = attach(SkipNonFinite(state, workers, record))
+    skip.on_epoch_begin(0)
+    for batch, logs, in_a_row in ((0, {}, 7), (1, LOGS, 0)):
+        skip.on_train_batch_begin(batch)
+        skip.on_train_batch_end(batch, logs)
+        assert skip.record() == {"skipped": 9, "skipped_in_a_row": in_a_row}
 
 
 def watching(last=None):

@@ -1,4 +1,4 @@
-"""What is timed: steps of networks through the train function that `fit` runs."""
+"""Timed cases: steps of networks through the train function that `fit` runs."""
 
 import keras
 import numpy as np

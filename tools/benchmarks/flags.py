@@ -1,4 +1,4 @@
-"""What the benchmarks' flags have in common, checked before anything is measured."""
+"""Common flags of the benchmarks, checked before anything is measured."""
 
 import argparse
 import os

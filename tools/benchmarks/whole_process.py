@@ -1,4 +1,4 @@
-"""What only a process of its own shows: peak memory, and the time to the first step."""
+"""Whole processes: peak memory, and the time to the first step."""
 
 import os
 import statistics

@@ -119,6 +119,8 @@ class SkipNonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._before = self._before, None
+        if not logs:  # a step that was done before the run was interrupted
+            return
         bad = bad_losses(logs, self.model.metric_specs)
         # Losses are those of all replicas; statistics are each one's own.
         (bad_states,) = self._workers.total(not self._state.finite())
