@@ -59,7 +59,7 @@ GIN_PARAM = repeated(
 DATA_DIR = string(
     "data_dir",
     "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
-    "AFD_IMAGE_FOLDER; see README.",
+    "AFD_IMAGE_FOLDER; see docs/commands.md.",
 )
 
 
