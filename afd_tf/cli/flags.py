@@ -58,8 +58,8 @@ GIN_PARAM = repeated(
 )
 DATA_DIR = string(
     "data_dir",
-    "Folder of prepared data sets, or of images. Default: AFD_TFDS_DIR, for images "
-    "AFD_IMAGE_FOLDER; see docs/commands.md.",
+    "Folder of prepared data sets, or of images. Default: $AFD_TFDS_DIR, "
+    "$AFD_IMAGE_FOLDER.",
 )
 
 
