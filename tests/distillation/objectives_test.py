@@ -198,20 +198,11 @@ def test_activity_regularisers_count_once():
         )
 
 
-def discriminator_with(*layers):
-    inputs = keras.Input((6, 6, 4))
-    x = inputs
-    for layer in layers:
-        x = layer(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
-
-
 def test_a_discriminator_s_regularisers_join_e2():
     l2 = keras.regularizers.L2(0.7)
     discriminators = [
         [
-            discriminator_with(keras.layers.Conv2D(3, 3, kernel_regularizer=r))
+            tiny.discriminator_with(keras.layers.Conv2D(3, 3, kernel_regularizer=r))
             for _ in range(2)
         ]
         for r in (None, l2)

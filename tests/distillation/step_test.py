@@ -153,19 +153,11 @@ def test_statistics_move_by_exactly_one_momentum_update(forward):
         )
 
 
-def discriminator_with(*layers):
-    inputs = keras.Input((6, 6, 4))
-    x = inputs
-    for layer in layers:
-        x = layer(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
-
-
 def test_a_discriminator_s_own_statistics_move_in_its_own_update_only():
     images, labels = tiny.batch()
     discriminators = [
-        discriminator_with(keras.layers.BatchNormalization(momentum=0.9)) for _ in "ab"
+        tiny.discriminator_with(keras.layers.BatchNormalization(momentum=0.9))
+        for _ in "ab"
     ]
     model = tiny.distiller(discriminators=discriminators, rates=(0, 0, 0))
     maps = [np.mean(tap.forward(images)[0], axis=(0, 1, 2)) for tap in model.taps]

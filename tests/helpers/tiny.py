@@ -48,6 +48,16 @@ def dataset(size=16, batch_size=8, seed=0):
     return tf.data.Dataset.from_tensor_slices(batch(size, seed)).batch(batch_size)
 
 
+def discriminator_with(*layers):
+    """Return a discriminator of maps `(6, 6, 4)` that begins with some layers."""
+    inputs = keras.Input((6, 6, 4))
+    x = inputs
+    for layer in layers:
+        x = layer(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+
+
 def afd(**options):
     """Return AFD with a discriminator of one block, unless `options` say otherwise."""
     return methods.get("afd", **{"discriminator_channels": (4,), **options})
