@@ -22,7 +22,7 @@ LEVELS = [
     "distiller",
     "analysis exports",
     "training",
-    "config report",
+    "config",
     "studies",
     "cli",
 ]

@@ -162,13 +162,56 @@ class DistributedModel(keras.Model):
             return tf.concat([tf.reshape(v, [-1]) for v in logs.values()], 0)[None]
 
         # Metrics of replicas differ; a replica's share of the mean is its own.
-        run = self._make_function(packed)
+        many = self.steps_per_execution > 1
+        run = self._several(packed) if many else self._make_function(packed)
 
         def unpacked(iterator):
             numbers = iter(tf.unstack(tf.reshape(run(iterator), [-1])))
             return {name: _next(numbers, shape) for name, shape in shapes.items()}
 
         return unpacked
+
+    def _several(self, step):
+        """Make a function of several steps; Keras' own fails on several replicas."""
+        strategy, count = self.distribute_strategy, self.steps_per_execution
+        of_any_size = tuple(map(tf.TensorShape, ([], [None], [])))
+
+        @tf.autograph.experimental.do_not_convert
+        def one(data):
+            return strategy.reduce("MEAN", strategy.run(step, args=(data,)), axis=0)
+
+        # A function within the loop is what fails on several replicas.
+        if self.jit_compile and not self.run_eagerly:
+            one = tf.function(one, jit_compile=True)
+        one = self._autoconvert_optionals(one)
+
+        @tf.autograph.experimental.do_not_convert
+        def several(iterator):
+            def body(made, logs, _):
+                batch = iterator.get_next_as_optional()
+                more = batch.has_value()
+                logs = tf.cond(more, lambda: one(batch.get_value()), lambda: logs)
+                return made + tf.cast(more, tf.int32), logs, more
+
+            start = (tf.constant(0), tf.zeros(0), tf.constant(True))
+            made, logs, _ = tf.while_loop(
+                lambda made, _, more: more & (made < count), body, start, of_any_size
+            )
+            return made, logs
+
+        if not self.run_eagerly:
+            several = tf.function(several, reduce_retracing=True)
+
+        def run(iterator):
+            kinds = (tf.data.Iterator, tf.distribute.DistributedIterator)
+            if not isinstance(iterator, kinds):  # `train_on_batch`
+                return one(next(iterator))
+            made, logs = several(iterator)
+            if not made:
+                raise StopIteration
+            return logs
+
+        return run
 
 
 def _next(numbers, shape):

@@ -36,7 +36,8 @@ class MetricSpec:
 
 # quantity: (whether a method has it, whether it is a loss, whether it is shown), in the
 # order of the logs. To add a metric of networks, declare it here and return its
-# (total, count) from `objectives.py` or `step.py`.
+# `(total, count)` as `{network}_{quantity}` from `objectives.py` or `step.py`. One that
+# is measured in evaluation as well: in `_EVALUATED`, and in `Meters.update_test`.
 _PER_NETWORK = {
     "loss": (lambda method: True, True, False),
     "cross_entropy": (lambda method: method.kl or method.feature, True, False),
@@ -102,7 +103,15 @@ class StepMetrics(keras.metrics.Metric):
         Args:
             values: dict from each of `names` to `(total, count)`, float scalars: the
                 sum over examples and their number.
+
+        Raises:
+            ValueError: if there are others than `names`.
         """
+        if odd := set(values) ^ set(self.names):
+            raise ValueError(
+                "Expected the metrics that are declared in distillation/metrics.py. "
+                f"Declared without a value, or not declared: {sorted(odd)}."
+            )
         totals, counts = zip(*(values[name] for name in self.names), strict=True)
         self.totals.assign_add(tf.stack([tf.cast(t, tf.float32) for t in totals]))
         self.counts.assign_add(tf.stack([tf.cast(c, tf.float32) for c in counts]))

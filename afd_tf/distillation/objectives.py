@@ -104,6 +104,8 @@ class Objectives:
         exchange = self.exchange
         totals, values = self._logit_totals(batch, logits)
         if exchange.method.feature and exchange.method.feature.joins_logit_loss:
+            # Constants, as in an update of its own; the tape has seen their networks.
+            maps = [tf.stop_gradient(m) for m in maps]
             extra, extra_values = self._feature_totals(batch, transferred, maps)
             totals = [e1 + e for e1, e in zip(totals, extra, strict=True)]
             values.update(extra_values)

@@ -120,7 +120,10 @@ def _described(path):
 def _runner(path):
     """Return a function from images to logits as a float64 array."""
     suffixes = {kind.suffix: kind for kind in FORMATS.values()}
-    kind = lookup("model", "" if path.is_dir() else path.suffix, suffixes)
+    ending = "" if path.is_dir() else path.suffix
+    # The longest, as one may be the end of another.
+    fitting = [s for s, kind in suffixes.items() if s and kind.is_name(path)]
+    kind = lookup("model", max([ending, *fitting], key=len), suffixes)
     # Runtimes raise whatever a damaged file, or one of somebody else, leads to.
     try:
         call = kind.load(path)

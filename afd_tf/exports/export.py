@@ -141,7 +141,7 @@ def _installed(name):
 
 def _check_target(path, kind):
     path = path.expanduser()
-    if kind.suffix and path.suffix != kind.suffix:
+    if kind.suffix and not kind.is_name(path):
         raise invalid(
             "path",
             f"a file name ending in {kind.suffix!r}",

@@ -87,6 +87,8 @@ class RunDirectory:
         self.logs = self.path / "logs"
         self.export = self.path / "export"
         self.results = self.path / "results.json"
+        # What training writes beside checkpoints, removed if nothing was saved.
+        self._written = (self.config, self.operative_config, self.metrics, self.logs)
 
     def check(self, config):
         """Check that this directory can hold the run of a configuration.
@@ -219,10 +221,11 @@ class RunDirectory:
             ) from error
 
     def _discard(self, absent):
-        for folder in (self.checkpoints, self.logs):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.config, self.operative_config, self.metrics):
-            file.unlink(missing_ok=True)
+        for path in (self.checkpoints, *self._written):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         for folder in absent:
             # Stays if somebody else has put something there.
             with contextlib.suppress(OSError):

@@ -19,7 +19,13 @@ from afd_tf.training import failures
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import SkipNonFinite, StopOnNonFinite
 from afd_tf.training.callbacks.progress import Progress
-from afd_tf.training.callbacks.saving import RestoredEpoch, Save, Saver, StopIfAsked
+from afd_tf.training.callbacks.saving import (
+    RestoredEpoch,
+    Save,
+    Saver,
+    StopIfAsked,
+    joined_records,
+)
 from afd_tf.training.callbacks.tensorboard import TensorBoard
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.experiment import build, environment
@@ -340,38 +346,39 @@ def _callbacks(
     record = restored.record if restored else {}
     # Data of the user's own may not know how to begin in the middle of an epoch.
     position = position_of(train)
-    every, recorded = [], []
+    # Called in this order: `first`, the watch, the user's, `recording`, the one that
+    # saves. What `record()` of `first` and `recording` returns is in a checkpoint.
+    first, recording = [], []
     if restored:
 
         def set_metrics():
             state.write(restored.values, METRICS)
 
-        every.append(RestoredEpoch(start, steps, position, set_metrics))
+        first.append(RestoredEpoch(start, steps, position, set_metrics))
     watch = StopOnNonFinite(saver)
     if settings.non_finite == "skip":
-        recorded.append(SkipNonFinite(state, workers, record))
-    # After the one that puts a bad step's logs back.
-    every += [*recorded, watch, *callbacks]
-    if workers.is_chief:
-        recorded.append(MetricsFile(run.metrics, steps, record))
-        every.append(recorded[-1])
+        # Before all that read logs: it puts a bad step's back.
+        first.append(SkipNonFinite(state, workers, record))
+    if workers.is_chief:  # which alone writes the run directory
+        recording.append(MetricsFile(run.metrics, steps, record))
         if settings.tensorboard:
             config = run.read_config()
             done = start.epoch * steps + start.step
-            every.append(TensorBoard(run.logs, steps, info.batch_size, config, done))
+            recording.append(
+                TensorBoard(run.logs, steps, info.batch_size, config, done)
+            )
     # After those whose files a checkpoint must not be ahead of.
-    every.append(
-        Save(
-            saver,
-            lambda: {k: v for part in recorded for k, v in part.record().items()},
-            watch,
-            interruption,
-            workers,
-            start=start,
-            steps=steps,
-            every_steps=settings.checkpoint_steps,
-            every_minutes=settings.checkpoint_minutes,
-            within_epochs=position is not None,
-        )
+    save = Save(
+        saver,
+        lambda: joined_records([*first, *recording]),
+        watch,
+        interruption,
+        workers,
+        start=start,
+        steps=steps,
+        every_steps=settings.checkpoint_steps,
+        every_minutes=settings.checkpoint_minutes,
+        within_epochs=position is not None,
     )
+    every = [*first, watch, *callbacks, *recording, save]
     return [*every, Progress()] if workers.is_chief else every

@@ -220,7 +220,8 @@ def test_help_lists_the_formats_without_tensorflow():
     )
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"One of {', '.join(FORMATS)}. Default: saved_model." in done.stdout
+    text = " ".join(done.stdout.split())
+    assert f"One of {', '.join(FORMATS)}. Default: saved_model." in text
 
 
 def test_an_export_that_exists_is_not_overwritten(run, exported, capsys):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from afd_tf.distillation import metrics
 from afd_tf.errors import Mistake
 
 
@@ -162,3 +163,10 @@ def test_every_metric_is_declared_with_whose_it_is_and_what():
         *("loss", "mean_accuracy", "ensemble_accuracy", "a_accuracy", "b_accuracy"),
         *("a_top2", "b_top2"),
     }
+
+
+@pytest.mark.parametrize("values", [{"a": (1, 1)}, dict.fromkeys("abc", (1, 1))])
+def test_metrics_that_are_not_those_declared_are_named(values):
+    odd = "b" if len(values) == 1 else "c"
+    with pytest.raises(ValueError, match=rf"or not declared: \['{odd}'\]"):
+        metrics.StepMetrics(["a", "b"]).update_state(values)

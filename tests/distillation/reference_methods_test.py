@@ -172,6 +172,11 @@ OFFLINE = sorted({*methods.names()} - {"vanilla", "dml", "one"})
 
 def build(method, source):
     count = 2
+    if method not in KINDS:
+        pytest.fail(
+            f"Method {method!r} has no reference. Write one: a distance's gradient in "
+            "ALIGNMENT; else a kind in KINDS and its gradients in Reference."
+        )
     kind = KINDS[method]
     given = {}
     if kind == "adversarial":

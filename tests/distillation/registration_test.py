@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from afd_tf import methods
+from afd_tf import losses, methods
 
 FACTOR = 5.0
 
@@ -127,3 +127,25 @@ def test_it_learns_from_a_frozen_source_and_is_saved_and_loaded(tmp_path):
         each.train_on_batch(images, labels)
     for one, other in zip(loaded.variables, model.variables, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_peers_maps_are_constants_where_its_loss_joins_the_logit_loss(monkeypatch):
+    monkeypatch.setattr(MeanColour, "joins_logit_loss", True)
+    images, labels = tiny.batch()
+    networks = [tiny.network(4), tiny.network(4)]
+    model = colour(networks, rates=(0.5, 0, 0), kl_weight=0.0)
+    kernels = [n.get_layer("conv").kernel for n in model.networks]
+    with tf.GradientTape() as tape:
+        a, b = (
+            tf.reduce_mean(tap.forward(images)[0], axis=(1, 2, 3)) for tap in model.taps
+        )
+        total = sum(
+            FACTOR * tf.reduce_mean((own - tf.stop_gradient(peer)) ** 2)
+            + tf.reduce_mean(losses.cross_entropy(labels, network(images)))
+            for own, peer, network in ((a, b, networks[0]), (b, a, networks[1]))
+        )
+    gradients = tape.gradient(total, [kernel.value for kernel in kernels])
+    expected = [np.array(k) - 0.5 * g for k, g in zip(kernels, gradients, strict=True)]
+    model.train_on_batch(images, labels)
+    for kernel, value in zip(kernels, expected, strict=True):
+        np.testing.assert_allclose(kernel, value, rtol=1e-4, atol=1e-6)

@@ -326,6 +326,23 @@ def test_the_largest_difference_is_reported_and_judged_by_the_logits_scale(
         export(network, tmp_path / "net2", format="shifted", tolerance=1e-4)
 
 
+def test_an_ending_may_have_several_parts(tmp_path, monkeypatch):
+    two_parts = Format(
+        suffix=".both.keras",
+        write=FORMATS["keras"].write,
+        load=FORMATS["keras"].load,
+    )
+    monkeypatch.setitem(FORMATS, "two_parts", two_parts)
+
+    for name in ("net.keras", ".both.keras"):
+        with pytest.raises(ValueError, match=r"ending in '\.both\.keras'"):
+            export(small_network(), tmp_path / name, format="two_parts")
+
+    path = tmp_path / "net.both.keras"
+    assert export(small_network(), path, format="two_parts").path == path
+    assert two_parts.is_name(path)
+
+
 def test_keras_format_refuses_layers_that_only_this_process_knows(tmp_path):
     class Mine(keras.layers.Layer):
         def call(self, x):

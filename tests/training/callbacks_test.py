@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from afd_tf import methods
 from afd_tf.distillation.metrics import declare
-from afd_tf.training.callbacks import metrics_file, progress, tensorboard
+from afd_tf.training.callbacks import metrics_file, progress, saving, tensorboard
 from afd_tf.training.callbacks.metrics_file import MetricsFile
 from afd_tf.training.callbacks.nonfinite import (
     NonFiniteLossError,
@@ -299,3 +299,18 @@ def test_steps_done_before_an_interruption_do_not_count_for_the_time_left(monkey
     # An epoch of which only the evaluation was left would have nothing to count from.
     callback.on_epoch_end(0, LOGS)
     assert stream.getvalue().endswith("50s left\n")
+
+
+# Records
+
+
+def test_callbacks_keep_their_records_together_unless_a_key_is_another_s():
+    def keeping(**record):
+        return SimpleNamespace(record=lambda: record)
+
+    nothing = SimpleNamespace()
+    joined = saving.joined_records([keeping(rows=[1]), nothing, keeping(skipped=2)])
+    assert joined == {"rows": [1], "skipped": 2}
+    for key in ("rows", "stopped"):
+        with pytest.raises(ValueError, match=rf"record\(\) has \['{key}'\]"):
+            saving.joined_records([keeping(rows=[1]), keeping(**{key: 0})])

@@ -10,7 +10,8 @@ class Format:
     """One file format of exported networks.
 
     Attributes:
-        suffix: str, ending of the file's name, `""` for a folder.
+        suffix: str, ending of the file's name, such as ".keras" or ".weights.h5"; `""`
+            for a folder.
         write: function of a float32 keras.Model and a pathlib.Path that does not exist;
             it writes.
         load: function of that path. It returns a function from images, a NumPy array
@@ -26,6 +27,10 @@ class Format:
     load: Callable
     modules: tuple = ()
     extra: str = ""
+
+    def is_name(self, path):
+        """Return whether a file's name has this format's ending, and more before it."""
+        return path.name.endswith(self.suffix) and path.name != self.suffix
 
     def missing(self):
         """List the modules in `modules` that are not installed."""

@@ -208,6 +208,28 @@ class Save(keras.callbacks.Callback):
             raise Interrupted(asked, self._saver.last)
 
 
+def joined_records(callbacks):
+    """Join what callbacks keep in a checkpoint: one dict of all their `record()`.
+
+    Args:
+        callbacks: list of `keras.callbacks.Callback`; one without `record` keeps
+            nothing.
+
+    Raises:
+        ValueError: if a key is another's, or "stopped", which is `Save`'s own.
+    """
+    joined = {}
+    for callback in callbacks:
+        own = callback.record() if hasattr(callback, "record") else {}
+        if taken := sorted(own.keys() & {*joined, "stopped"}):
+            raise ValueError(
+                f"{type(callback).__name__}.record() has {taken}, which another "
+                "callback's record has. Expected keys of its own: rename it."
+            )
+        joined |= own
+    return joined
+
+
 class StopIfAsked(keras.callbacks.Callback):
     """Stop between two steps of what has nothing to save.
 
