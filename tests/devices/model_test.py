@@ -9,11 +9,12 @@ import tiny
 from afd_tf import OnlineDistiller
 
 
-def trained(steps_per_execution, devices):
+def trained(steps_per_execution, strategy):
     """Return the variables after two epochs of five batches, and the metrics."""
     keras.utils.set_random_seed(1)
-    with tf.distribute.MirroredStrategy(devices).scope():
-        model = OnlineDistiller([tiny.network(4), tiny.network(4)], tiny.afd())
+    with strategy.scope():
+        networks = [tiny.network(4), tiny.network(4)]
+        model = OnlineDistiller(networks, tiny.afd(), names=["a", "b"])
     model.compile(
         tiny.sgd(0.1),
         feature_optimizer=tiny.sgd(0.1),
@@ -34,8 +35,9 @@ def trained(steps_per_execution, devices):
 @pytest.mark.multi_device
 @pytest.mark.parametrize("devices", [["CPU:0"], ["CPU:0", "CPU:1"]])
 def test_steps_in_one_call_are_steps_in_several(devices):
-    one, one_history = trained(1, devices)
-    three, three_history = trained(3, devices)  # the last call has two
+    strategy = tf.distribute.MirroredStrategy(devices)
+    one, one_history = trained(1, strategy)
+    three, three_history = trained(3, strategy)  # the last call has two
     for a, b in zip(one, three, strict=True):
         np.testing.assert_array_equal(a, b)
     assert one_history == three_history
