@@ -174,8 +174,8 @@ class DistributedModel(keras.Model):
     def _several(self, step):
         """Make a function of several steps; Keras' own fails on several replicas."""
         strategy, count = self.distribute_strategy, self.steps_per_execution
-        metrics = self.get_metrics_result().values()
-        logs_before = tf.zeros(sum(int(tf.size(value)) for value in metrics))
+        # Some metrics do not know the size of their result before their first update.
+        of_any_size = tuple(map(tf.TensorShape, ([], [None], [])))
 
         @tf.autograph.experimental.do_not_convert
         def one(data):
@@ -194,9 +194,9 @@ class DistributedModel(keras.Model):
                 logs = tf.cond(more, lambda: one(batch.get_value()), lambda: logs)
                 return made + tf.cast(more, tf.int32), logs, more
 
-            start = (tf.constant(0), logs_before, tf.constant(True))
+            start = (tf.constant(0), tf.zeros(0), tf.constant(True))
             made, logs, _ = tf.while_loop(
-                lambda made, _, more: more & (made < count), body, start
+                lambda made, _, more: more & (made < count), body, start, of_any_size
             )
             return made, logs
 

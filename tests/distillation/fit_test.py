@@ -116,10 +116,13 @@ def test_arrays_are_shuffled_as_asked():
     assert not np.array_equal(shuffled, by_batch)
 
 
-def test_metrics_with_a_number_for_each_class():
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_metrics_with_a_number_for_each_class(steps_per_execution):
     images, labels = tiny.batch(16)
     one_hot = keras.ops.one_hot(labels, 3)
-    model = tiny.named(metrics=[keras.metrics.F1Score()])
+    model = tiny.named(
+        metrics=[keras.metrics.F1Score()], steps_per_execution=steps_per_execution
+    )
     history = model.fit(
         images, one_hot, batch_size=8, verbose=0, validation_data=(images, one_hot)
     ).history
