@@ -14,10 +14,11 @@ from afd_tf.distillation.compile_options import (
     CompileOptions,
     build_step,
     check_variables,
+    classification_loss,
 )
 from afd_tf.distillation.exchange import build_exchange
 from afd_tf.distillation.metrics import Meters
-from afd_tf.distillation.objectives import LossWeight, LossWeights
+from afd_tf.distillation.objectives import LossWeight, LossWeights, Objectives
 from afd_tf.distillation.phases import check_unchanged
 from afd_tf.distillation.pretraining import (
     nothing_to_pretrain,
@@ -127,7 +128,6 @@ class OnlineDistiller(DistributedModel):
             discriminators=discriminators,
         )
         super().__init__(name=name, **kwargs)
-        # Not tracked by Keras, which saves what it tracks: taps share layers.
         self._exchange = exchange
         self._layers_given = (transfers is not None, discriminators is not None)
         self.method = exchange.method
@@ -302,12 +302,12 @@ class OnlineDistiller(DistributedModel):
             jit_compile=jit_compile,
         )
         with self.distribute_strategy.scope():
-            fresh, before = self.forward == "fresh", self._step
-            step = build_step(
-                self._exchange, options, self._loss_weights, fresh, before
-            )
+            loss_function = classification_loss(loss, label_smoothing)
+            objectives = Objectives(self._exchange, loss_function, self._loss_weights)
+            # Before an optimizer is touched, which a refusal must leave as it was.
+            meters = Meters(objectives, self.ensemble, metrics)
+            step = build_step(objectives, options, self.forward == "fresh", self._step)
             check_variables(self.trainable_variables, step.phases)
-            meters = Meters(step.objectives, self.ensemble, metrics)
             super().compile(
                 optimizer=step.phases.logit.optimizer,
                 run_eagerly=run_eagerly,

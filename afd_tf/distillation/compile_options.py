@@ -10,7 +10,6 @@ import keras
 
 from afd_tf import losses
 from afd_tf.distillation import optimizers
-from afd_tf.distillation.objectives import Objectives
 from afd_tf.distillation.phases import DEFAULTS, Phase, WeightDecay, check_ownership
 from afd_tf.distillation.step import Phases, TrainStep
 from afd_tf.errors import (
@@ -75,7 +74,7 @@ class CompileOptions:
         boolean("decay_bias", self.decay_bias)
         fraction("label_smoothing", self.label_smoothing)
         whole = isinstance(self.placebo, bool | Integral)
-        if not whole or (self.placebo is not False and self.placebo < 1):
+        if not whole or not (self.placebo is False or 1 <= self.placebo < 2**32):
             expected = "True, False or an int >= 1, the seed of the noise"
             raise invalid("placebo", expected, self.placebo)
         positive_int("gradient_ratio_every", self.gradient_ratio_every)
@@ -102,13 +101,12 @@ class CompileOptions:
         return keras.saving.serialize_keras_object(config)
 
 
-def build_step(exchange, options, weights, fresh, before=None):
+def build_step(objectives, options, fresh, before=None):
     """Build the step; under the strategy's scope.
 
     Args:
-        exchange: Exchange.
+        objectives: Objectives.
         options: CompileOptions.
-        weights: LossWeights.
         fresh: bool, whether maps are computed again after the logit update.
         before: TrainStep of an earlier `compile`, or None.
 
@@ -119,7 +117,7 @@ def build_step(exchange, options, weights, fresh, before=None):
         ValueError: if options contradict the method or each other, or a variable's
             owner is unclear.
     """
-    method = exchange.method
+    exchange, method = objectives.exchange, objectives.exchange.method
     if options.placebo and not method.feature_update:
         raise inapplicable(
             "placebo",
@@ -155,11 +153,7 @@ def build_step(exchange, options, weights, fresh, before=None):
         )
 
     return TrainStep(
-        objectives=Objectives(
-            exchange,
-            classification_loss(options.loss, options.label_smoothing),
-            weights,
-        ),
+        objectives=objectives,
         phases=Phases(
             logit=phase("logit", logit),
             feature=phase("feature", feature) if method.feature_update else None,
