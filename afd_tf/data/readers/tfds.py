@@ -1,5 +1,7 @@
 """Classification sets of tensorflow-datasets, by name, from their prepared files."""
 
+import contextlib
+import json
 import os
 import re
 
@@ -12,7 +14,7 @@ from afd_tf.data.readers.reader import READERS, Reader, ReaderOptions
 from afd_tf.data.readers.tfrecords import Records
 from afd_tf.data.reading_errors import damaged, readable, reading_error
 from afd_tf.data.splits import EncodedSplit, OnDemand, check_labels, sha256, stratified
-from afd_tf.errors import InvalidValue, invalid, nearest
+from afd_tf.errors import InvalidValue, invalid, nearest, shown
 from afd_tf.files import read_json
 
 # A mirrored digit or letter is another one, or none.
@@ -35,8 +37,26 @@ _EVALUATION_SPLITS = {
 }
 _VALIDATION = ("validation", "val", "dev")
 _NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
-# tensorflow-datasets imports the module of each feature that it finds in a file.
-_FEATURES = "tensorflow_datasets.core.features."
+# What classification sets are made of. tensorflow-datasets imports the module of every
+# feature that a description names.
+_FEATURES = {
+    f"tensorflow_datasets.core.features.{name}"
+    for name in (
+        "bounding_boxes.BBoxFeature",
+        "class_label_feature.ClassLabel",
+        "features_dict.FeaturesDict",
+        "image_feature.Image",
+        "labeled_image.LabeledImage",
+        "scalar.Scalar",
+        "sequence_feature.Sequence",
+        "tensor_feature.Tensor",
+        "text_feature.Text",
+    )
+}
+# Keys under which it looks for names: of its protocol buffers, which have two spellings
+# each, and of its files before 2021.
+_CLASS_NAME = ("pythonClassName", "python_class_name", "type")
+_DESCRIPTION = "description of a data set"
 # Records parsed by one operation: enough to make its cost small, and few enough for a
 # small set to occupy every core.
 _TOGETHER = 64
@@ -151,20 +171,33 @@ def find_prepared(root, name, config, version):
     return _version(os.path.join(folder, configs[0]), version) if configs else None
 
 
+def _prepared(root, name):
+    """List what there is of a prepared set, "name:version" or "name/config:version"."""
+    every = []
+    with contextlib.suppress(OSError):  # there is none of this name
+        for config in (None, *sorted(os.listdir(os.path.join(root, name)))):
+            folder = os.path.join(root, name, config or "")
+            whole = name if config is None else f"{name}/{config}"
+            every += [f"{whole}:{version}" for version in _versions(folder)]
+    return every
+
+
 def _version(folder, version):
+    versions = [entry for entry in _versions(folder) if version in (None, entry)]
+    return os.path.join(folder, versions[-1]) if versions else None
+
+
+def _versions(folder):
+    """List the prepared versions in a folder, the newest last."""
     if not os.path.isdir(folder):
-        return None
+        return []
     versions = [
         entry
         for entry in os.listdir(folder)
         if re.fullmatch(r"\d+\.\d+\.\d+", entry)
-        and version in (None, entry)
         and os.path.isfile(os.path.join(folder, entry, "features.json"))
     ]
-    if not versions:
-        return None
-    newest = max(versions, key=lambda entry: tuple(map(int, entry.split("."))))
-    return os.path.join(folder, newest)
+    return sorted(versions, key=lambda entry: tuple(map(int, entry.split("."))))
 
 
 def _builder(options):
@@ -179,6 +212,11 @@ def _builder(options):
     import tensorflow_datasets as tfds
 
     if name not in tfds.list_builders():
+        prepared = _prepared(root, name)
+        if prepared:
+            raise invalid(
+                "name", f"one of {prepared}, which {root!r} has", options.name
+            )
         raise _unknown(options.name)
     if not options.download:
         raise _not_prepared(options.name, root, parsed)
@@ -198,7 +236,9 @@ def _builder(options):
 def _open_prepared(folder):
     """Open a prepared set, of whose files no word is believed before it is checked."""
     path = os.path.join(folder, "features.json")
-    _check_features(read_json(path, {}, "description of a data set"), path)
+    _check_features(read_json(path, {}, _DESCRIPTION), path)
+    path = os.path.join(folder, "dataset_info.json")
+    _check_features(read_json(path, {}, _DESCRIPTION).get("features"), path)
     import tensorflow_datasets as tfds
 
     # It raises whatever the damage leads to, parts of it only when they are used.
@@ -219,19 +259,34 @@ def _open_prepared(folder):
 
 
 def _check_features(value, path):
+    """Check that a description builds nothing but known features, at any depth."""
+    try:
+        names = [name for name in _class_names(value) if name not in _FEATURES]
+    except RecursionError:
+        names = ["features nested without end"]
+    if names:
+        raise InvalidValue(
+            f"Invalid description of a data set {path!r}. Expected features of "
+            f"tensorflow-datasets that hold images, numbers or text. Received: "
+            f"{shown(names[0])}, code that reading the set would import. Prepare the "
+            "set yourself."
+        )
+
+
+def _class_names(value):
+    if isinstance(value, str):  # a description may hold another one as text
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return
     if isinstance(value, list):
         for item in value:
-            _check_features(item, path)
+            yield from _class_names(item)
     elif isinstance(value, dict):
-        name = value.get("pythonClassName", _FEATURES)
-        if not isinstance(name, str) or not name.startswith(_FEATURES):
-            raise InvalidValue(
-                f"Invalid description of a data set {path!r}. Expected features of "
-                f"tensorflow-datasets. Received: {name!r}, code that reading the set "
-                "would import. Prepare the set yourself."
-            )
-        for item in value.values():
-            _check_features(item, path)
+        for key, item in value.items():
+            if key in _CLASS_NAME and isinstance(item, str):
+                yield item
+            yield from _class_names(item)
 
 
 def _not_prepared(name, root, parsed):
