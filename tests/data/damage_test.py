@@ -239,6 +239,26 @@ def test_an_absent_version_of_a_set_of_ones_own_is_said(prepared):
     assert "Did you mean" not in line
 
 
+@pytest.mark.parametrize("options", [MEMORY, DEMAND], ids=["memory", "demand"])
+@pytest.mark.parametrize("resize", [256, None])
+def test_an_image_that_resizing_would_blow_up_is_refused(tmp_path, options, resize):
+    bomb = {"image": np.zeros((1, 60_000, 3), np.uint8), "label": 0}
+    every = [*examples(3, (None, None, 3)), bomb]
+    prepare(tmp_path, "bombs", (None, None, 3), train=every, test=every[:3])
+    size = 40 if resize else 2000
+    line = use(
+        "bombs",
+        batch_size=1,
+        data_dir=str(tmp_path),
+        image_size=size,
+        resize=resize,
+        mean=0.5,
+        std=0.5,
+        **options,
+    )
+    assert "expected at most 67108864 pixels when resized" in line
+
+
 # Image folders
 
 
@@ -315,6 +335,14 @@ def test_an_image_at_the_limit_is_read_and_one_beyond_is_not(folder, monkeypatch
     assert use_folder(folder) is None
     paint(folder / "train" / "a" / "x.png", (101, 1))
     assert "Expected at most 100 pixels. Received: 101" in use_folder(folder)
+
+
+def test_an_image_that_resizing_would_blow_up_is_named(folder):
+    path = folder / "test" / "b" / "1.png"
+    path.write_bytes(png(1, 60_000))
+    line = use_folder(folder, resize=256)
+    assert f"Invalid image {str(path)!r}. Expected at most 67108864 pixels, " in line
+    assert "resized to 256. Received: 3932160000" in line
 
 
 def test_of_an_animation_the_first_image_counts(tmp_path):
