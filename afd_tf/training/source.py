@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from afd_tf.devices.failures import one_line
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.errors import choice, inapplicable, invalid
 from afd_tf.exports import read_preprocessing
+from afd_tf.exports.formats.keras_file import read_keras_file
 from afd_tf.files import write_json
 from afd_tf.runs.data_record import read_data
 from afd_tf.runs.run_directory import RunDirectory
@@ -84,10 +86,10 @@ def _of_file(path, wanted):
         network = _saved_model(path)
     elif path.suffix == ".keras" and path.is_file():
         try:
-            network = keras.models.load_model(path, compile=False, safe_mode=True)
-        except (TypeError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise _error("a Keras model", path, f"does not load: {reason}") from error
+            network = read_keras_file(path)
+        except Exception as error:  # whatever damage leads Keras to
+            reason = f"does not load: {one_line(error)}"
+            raise _error("a Keras model", path, reason) from error
     else:
         what = "holds none of these" if path.exists() else "does not exist"
         raise _error(
