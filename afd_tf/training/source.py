@@ -118,6 +118,8 @@ def _saved_model(path):
 def _choose(path, names, wanted):
     if wanted is not None:
         return choice("source_network", wanted, names)
+    if not names:
+        raise _error("a run or a file with networks", path, "has none")
     if len(names) > 1:
         raise invalid(
             "source_network",
