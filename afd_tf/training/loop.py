@@ -70,6 +70,7 @@ def train(
     callbacks=(),
     dry_run=False,
     provenance=None,
+    trust_source=True,
 ):
     """Train networks together; leave all of the run in a directory.
 
@@ -130,6 +131,8 @@ def train(
             the configuration.
         dry_run: bool, print what would be trained; train and write nothing.
         provenance: `Provenance`, or None for a run from Python.
+        trust_source: bool, whether `source` may be a SavedModel, whose graph can read
+            and write files. Commands say False unless they are told otherwise.
 
     Returns:
         dict, the content of `results.json`; `{}` for a dry run.
@@ -195,7 +198,7 @@ def train(
         )
         # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
         with interruption.listening(), environment(seed, deterministic, precision):
-            experiment = build(settings, placement)
+            experiment = build(settings, placement, trust_source)
             if dry_run:
                 print(experiment.describe())
                 return {}

@@ -38,15 +38,17 @@ class Source:
     preprocessing: dict
 
 
-def load_source(path, wanted=None):
+def load_source(path, wanted=None, trusted=True):
     """Load a trained network.
 
-    Nothing in a file is executed (Keras' safe mode).
+    Of a run and of a `.keras` file nothing is executed (Keras' safe mode). The graph of
+    a SavedModel is, and it can read and write files.
 
     Args:
         path: str or path of a finished run's directory, of a `.keras` file (a network
             or a whole `OnlineDistiller`), or of a SavedModel.
         wanted: str, which network; needed where there are several.
+        trusted: bool, whether it may be a SavedModel.
 
     Returns:
         Source.
@@ -60,7 +62,7 @@ def load_source(path, wanted=None):
         network, name, accuracy, known = _of_run(RunDirectory(path), wanted)
     else:
         accuracy = None
-        network, name = _of_file(path, wanted)
+        network, name = _of_file(path, wanted, trusted)
         known = read_preprocessing(path) or {}
     record = {
         "path": str(path),
@@ -81,8 +83,16 @@ def _of_run(run, wanted):
     return network, name, accuracy, read_data(run)
 
 
-def _of_file(path, wanted):
+def _of_file(path, wanted, trusted):
     if (path / "saved_model.pb").is_file():
+        if not trusted:
+            raise _error(
+                "a run's directory or a .keras file where a configuration names it",
+                path,
+                "is a SavedModel: TensorFlow runs its graph, which can read and write "
+                "files",
+                "Add --trust_source if you trust who made it.",
+            )
         network = _saved_model(path)
     elif path.suffix == ".keras" and path.is_file():
         try:
@@ -130,8 +140,9 @@ def _choose(path, names, wanted):
     return next(iter(names))
 
 
-def _error(expected, path, what):
-    return invalid("source", expected, received=f"source={str(path)!r}, which {what}")
+def _error(expected, path, what, hint=""):
+    received = f"source={str(path)!r}, which {what}"
+    return invalid("source", expected, received=received, hint=hint)
 
 
 def check_same_data(source, info):
