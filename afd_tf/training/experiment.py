@@ -100,6 +100,11 @@ def build(settings, strategy, trust_source=True):
     Raises:
         InvalidValue: if a setting is invalid.
     """
+    with afd_networks.at_most_layers(settings.networks, settings.max_layers):
+        return _build(settings, strategy, trust_source)
+
+
+def _build(settings, strategy, trust_source):
     method = methods.get(settings.method, **(settings.method_options or {}))
     with failures.readable():
         train, evaluation, info = (settings.load_data or data.load)(

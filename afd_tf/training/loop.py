@@ -54,6 +54,7 @@ def train(
     data_dir=None,
     validation=0.0,
     precision="float32",
+    max_layers=10_000,
     strategy="auto",
     workers=None,
     task=None,
@@ -101,6 +102,8 @@ def train(
         validation: float in [0, 1), fraction of train held out and evaluated in place
             of the test set.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        max_layers: int, the depths of all networks together. A larger number is refused
+            before anything is built: a hundred layers take a second to build.
         strategy: "auto", "single", "mirrored", "multi_worker" or a
             `tf.distribute.Strategy`, see `afd_tf.devices.strategies.strategy`. Of
             several workers the first, the chief, alone writes.
@@ -166,6 +169,7 @@ def train(
         data_dir=data_dir,
         validation=validation,
         precision=precision,
+        max_layers=max_layers,
         strategy=strategy,
         workers=workers,
         task=task,

@@ -1,11 +1,16 @@
 """Parts that the families share: checks, convolutions, normalisation, head."""
 
+import math
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import keras
 
 from afd_tf.errors import integer, invalid
 from afd_tf.networks.layers.normalization import check_kind, make_normalization
+
+# Of a network that is built; without limit, unless somebody sets one.
+MOST_LAYERS = ContextVar("MOST_LAYERS", default=math.inf)
 
 
 def check_arguments(num_classes, input_shape, normalization):
@@ -39,6 +44,10 @@ def check_depth(depth, remainder, smallest, hint=""):
     Raises:
         ValueError: with the nearest valid depth.
     """
+    most = MOST_LAYERS.get()
+    if isinstance(depth, Integral) and depth > most:
+        hint = f"Set max_layers to {depth} if you have the time and the memory."
+        raise invalid("depth", f"at most {most:,} layers", depth, hint=hint)
     if isinstance(depth, Integral) and depth >= smallest and depth % 6 == remainder:
         return
     valid = smallest
