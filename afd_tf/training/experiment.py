@@ -100,20 +100,20 @@ def build(settings, strategy, trust_source=True):
     Raises:
         InvalidValue: if a setting is invalid.
     """
-    with afd_networks.at_most_layers(settings.networks, settings.max_layers):
+    limit = afd_networks.at_most_layers(settings.networks, settings.max_layers)
+    with limit, failures.readable():
         return _build(settings, strategy, trust_source)
 
 
 def _build(settings, strategy, trust_source):
     method = methods.get(settings.method, **(settings.method_options or {}))
-    with failures.readable():
-        train, evaluation, info = (settings.load_data or data.load)(
-            settings.dataset,
-            settings.batch_size,
-            data_dir=settings.data_dir,
-            validation=settings.validation,
-            seed=settings.seed,
-        )
+    train, evaluation, info = (settings.load_data or data.load)(
+        settings.dataset,
+        settings.batch_size,
+        data_dir=settings.data_dir,
+        validation=settings.validation,
+        seed=settings.seed,
+    )
     strategies.check_replicas(settings.batch_size, strategy)
     with strategy.scope():
         networks = [

@@ -371,3 +371,11 @@ def test_the_limit_holds_for_functions_with_arguments_of_their_own():
         with pytest.raises(ValueError, match=r"at most 20 layers.*max_layers to 99998"):
             networks.resnet(99998, 10)
     assert networks.resnet(26, 10).name == "resnet26"
+
+
+@pytest.mark.parametrize("name", ["wrn10_9999", "wrn10_99999999", "densenet40_999999"])
+def test_a_network_that_is_far_too_wide_is_refused_before_its_weights_are_made(name):
+    with pytest.raises(
+        ValueError, match=r"at most 268,435,456 weights.*Received: \d+,"
+    ):
+        networks.build(name, 10)
