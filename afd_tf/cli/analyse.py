@@ -30,7 +30,7 @@ def _execute(values, arguments, argv):
             expected = "matplotlib, which draws them, to be installed"
             hint = f"Install it: {_PLOT}."
             raise invalid("images", expected, values.images, hint=hint)
-        restored, position = restore(run.path, settings)
+        restored, position = restore(run.path, settings, values.trust_source)
         info = restored.info
         chosen = None
         if draws:
@@ -123,6 +123,7 @@ COMMAND = command.Command(
         ),
         flags.string("output", "Folder to write to. Default: RUN/analysis."),
         flags.DATA_DIR,
+        flags.TRUST_SOURCE,
     ),
     execute=_execute,
     takes_arguments=True,

@@ -21,7 +21,7 @@ def _run_rows(values):
     with command.opened_run(values.workdir, params) as (run, settings):
         from afd_tf.training import restore
 
-        restored, position = restore(run.path, settings)
+        restored, position = restore(run.path, settings, values.trust_source)
         metrics = restored.evaluate()
     info, distiller = restored.info, restored.distiller
     print(
@@ -82,6 +82,7 @@ COMMAND = command.Command(
         flags.integer(
             "batch_size", "With --model, images at a time. Default: 256.", default=256
         ),
+        flags.TRUST_SOURCE,
     ),
     execute=_execute,
 )

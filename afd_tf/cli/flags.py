@@ -62,6 +62,12 @@ DATA_DIR = string(
     "$AFD_IMAGE_FOLDER.",
 )
 
+TRUST_SOURCE = boolean(
+    "trust_source",
+    "Let train.source be a SavedModel, whose graph may write files.",
+    default=False,
+)
+
 
 def as_params(values, *names):
     """Write flags that were given as gin statements on `train`.

@@ -67,7 +67,11 @@ def _execute(values, arguments, argv):
     provenance = Provenance(text, config.operative_text, again)
     try:
         outcome = config.call(
-            "train", workdir=workdir, dry_run=values.dry_run, provenance=provenance
+            "train",
+            workdir=workdir,
+            dry_run=values.dry_run,
+            provenance=provenance,
+            trust_source=values.trust_source,
         )
     except KeyboardInterrupt as error:
         what = "Continue with" if run.config.exists() else "Nothing is left. Start with"
@@ -108,6 +112,7 @@ COMMAND = command.Command(
             "Load the data, show what would be trained, train nothing.",
             default=False,
         ),
+        flags.TRUST_SOURCE,
     ),
     execute=_execute,
 )

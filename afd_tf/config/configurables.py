@@ -53,7 +53,7 @@ def table():
 
     # With the arguments that the caller gives, which no file may set.
     ours = {
-        "train": (train, "workdir callbacks provenance dry_run"),
+        "train": (train, "workdir callbacks provenance dry_run trust_source"),
         "OnlineDistiller": (OnlineDistiller, "networks method topology source name"),
         "compile": (OnlineDistiller.compile, "self total_steps steps_per_execution"),
         "load_data": (data.load, "name batch_size data_dir validation seed"),

@@ -56,8 +56,8 @@ def read_image(path, fit):
 
     Raises:
         InvalidValue: naming the file, if it is corrupt, truncated, not of a kind that
-            is read, or of more than 2**26 pixels, as its header says before any is
-            decoded. Of an animation the first image counts.
+            is read, or of more than 2**26 pixels, as it is or resized; its header says
+            so before any is decoded. Of an animation the first image counts.
     """
     size, channels = fit.size, fit.channels
 
@@ -73,7 +73,7 @@ def read_image(path, fit):
             shown = _cover(_convert(shown, channels), size)
         return _pixels(shown, channels)
 
-    return _reading(path, decode)
+    return _reading(path, decode, fit.resize)
 
 
 def read_part(path, fit, draw):
@@ -115,12 +115,16 @@ def _pixels(image, channels):
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _reading(path, use):
+def _reading(path, use, shorter=None):
+    """Open an image and use it, if its header says that it is of a size to decode."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=_FORMATS) as image:
             pixels = image.width * image.height
+            if shorter and pixels <= MAX_PIXELS:
+                width, height = _scaled(image.size, shorter)
+                pixels = max(pixels, width * height)
             if pixels <= MAX_PIXELS:
                 return use(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -134,9 +138,10 @@ def _reading(path, use):
     # Pillow's decoders raise many kinds of error for damaged files.
     except Exception as error:
         raise InvalidValue(f"Corrupt image {path!r}: {error}. Replace it.") from error
+    resized = f", also with its shorter side resized to {shorter}" if shorter else ""
     raise InvalidValue(
-        f"Invalid image {path!r}. Expected at most {MAX_PIXELS} pixels. Received: "
-        f"{pixels}. Shrink or remove it."
+        f"Invalid image {path!r}. Expected at most {MAX_PIXELS} pixels{resized}. "
+        f"Received: {pixels}. Shrink or remove it."
     )
 
 
@@ -172,12 +177,14 @@ def _bilinear(image, size, box=None):
 
 def _resize(image, shorter, size):
     """Resize the shorter side, cut out the centre."""
-    own = min(image.size)
-    image = _bilinear(
-        image, (image.height * shorter // own, image.width * shorter // own)
-    )
+    width, height = _scaled(image.size, shorter)
+    image = _bilinear(image, (height, width))
     top, left = (image.height - size[0]) // 2, (image.width - size[1]) // 2
     return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def _scaled(sides, shorter):
+    return [side * shorter // min(sides) for side in sides]
 
 
 def _cover(image, size):
@@ -209,13 +216,18 @@ def fit_tensor(image, fit):
     size = fit.size
     if fit.resize or image.shape[:2] != tuple(size):
         target = tf.constant(size)
-        own = tf.shape(image)[:2]
+        own = tf.shape(image, tf.int64)[:2]
         if fit.resize:
             scaled = own * fit.resize // tf.reduce_min(own)
         else:
             exact = tf.cast(own, tf.float64)
             exact *= tf.reduce_max(tf.cast(target, tf.float64) / exact)
-            scaled = tf.maximum(tf.cast(tf.round(exact), tf.int32), target)
+            scaled = tf.cast(tf.round(exact), tf.int64)
+        pixels = tf.reduce_prod(tf.cast(scaled, tf.float64))
+        expected = f"Invalid image: expected at most {MAX_PIXELS} pixels when resized"
+        few = tf.debugging.Assert(pixels <= MAX_PIXELS, [expected, "received", pixels])
+        with tf.control_dependencies([few]):
+            scaled = tf.maximum(tf.cast(scaled, tf.int32), target)
         image = _resized_tensor(image, scaled)
         start = (scaled - target) // 2
         image = image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]]

@@ -7,12 +7,14 @@ import tensorflow as tf
 
 from afd_tf.errors import InvalidValue
 
+# What assertions in a graph say, inside a longer message.
+_ASSERTED = re.compile(r"(Invalid (?:label|image:)[^\n]*)")
 # TensorFlow hands on a Python error as text inside a longer message.
 _PATTERNS = (
     re.compile(
         r"(?:InvalidValue|ValueError): ((?:Corrupt|Invalid|Damaged|Missing)[^\n]*)"
     ),
-    re.compile(r"(Invalid label[^\n]*)"),
+    _ASSERTED,
 )
 # What TensorFlow says of records and images that are whole, but nothing it can read.
 _UNREADABLE = re.compile(
@@ -72,6 +74,8 @@ def reading_error(error):
 
 
 def _damaged(where, error):
-    lines = (getattr(error, "message", None) or str(error)).strip().splitlines()
+    text = getattr(error, "message", None) or str(error)
+    asserted = _ASSERTED.search(text)
+    lines = asserted.groups() if asserted else text.strip().splitlines()
     reason = lines[0].split("}} ")[-1][:200] if lines else type(error).__name__
     return f"Damaged data: {where} cannot be read ({reason}). Prepare it again."

@@ -17,6 +17,7 @@ from afd_tf.networks.architectures.application import application
 # isort: on
 
 from afd_tf.networks.architectures.registry import (
+    at_most_layers,
     build,
     builders,
     names,
@@ -41,6 +42,7 @@ __all__ = [
     "Tapped",
     "alignment_transfer",
     "application",
+    "at_most_layers",
     "branched",
     "build",
     "builders",

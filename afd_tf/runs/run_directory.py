@@ -52,13 +52,14 @@ _RESULTS = {
     "versions": {str: str},
 }
 
-# Where a run computes, where its data lies and how often it is saved may change
-# between two starts.
+# Where a run computes, how large it may be, where its data lies and how often it is
+# saved may change between two starts.
 LOCATION = (
     "train.data_dir",
     "train.strategy",
     "train.workers",
     "train.task",
+    "train.max_layers",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",

@@ -116,8 +116,8 @@ def _check_data(runs):
     if not names:
         return
     # With it comes TensorFlow.
+    from afd_tf.data.readers.prepared import data_root, find_prepared
     from afd_tf.data.readers.reader import READERS
-    from afd_tf.data.readers.tfds import data_root, find_prepared
 
     root = data_root(None)
     for name in sorted(filter(None, names)):

@@ -86,12 +86,13 @@ def environment(seed=0, deterministic=False, precision="float32"):
         keras.config.set_dtype_policy(policy)
 
 
-def build(settings, strategy):
+def build(settings, strategy, trust_source=True):
     """Load the data, build the networks and the distiller, and compile it.
 
     Args:
         settings: Settings; their strategy does not count.
         strategy: `tf.distribute.Strategy` to build in.
+        trust_source: bool, whether the source may be a SavedModel, see `load_source`.
 
     Returns:
         Experiment.
@@ -99,15 +100,20 @@ def build(settings, strategy):
     Raises:
         InvalidValue: if a setting is invalid.
     """
+    limit = afd_networks.at_most_layers(settings.networks, settings.max_layers)
+    with limit, failures.readable():
+        return _build(settings, strategy, trust_source)
+
+
+def _build(settings, strategy, trust_source):
     method = methods.get(settings.method, **(settings.method_options or {}))
-    with failures.readable():
-        train, evaluation, info = (settings.load_data or data.load)(
-            settings.dataset,
-            settings.batch_size,
-            data_dir=settings.data_dir,
-            validation=settings.validation,
-            seed=settings.seed,
-        )
+    train, evaluation, info = (settings.load_data or data.load)(
+        settings.dataset,
+        settings.batch_size,
+        data_dir=settings.data_dir,
+        validation=settings.validation,
+        seed=settings.seed,
+    )
     strategies.check_replicas(settings.batch_size, strategy)
     with strategy.scope():
         networks = [
@@ -117,7 +123,7 @@ def build(settings, strategy):
         # After the networks, whose initial weights are those of a run without it.
         source, options = None, {}
         if settings.source is not None:
-            source = load_source(settings.source, settings.source_network)
+            source = load_source(settings.source, settings.source_network, trust_source)
             check_same_data(source, info)
             options["source"] = source.network
         make: Any = settings.distiller or OnlineDistiller
@@ -137,12 +143,13 @@ def _build_network(network, num_classes, input_shape):
     return network(num_classes=num_classes, input_shape=input_shape)
 
 
-def restore(workdir, settings):
+def restore(workdir, settings, trust_source=True):
     """Build a run's experiment again, in this process, and load its newest checkpoint.
 
     Args:
         workdir: path of the run directory.
         settings: Settings of the run.
+        trust_source: bool, whether the source may be a SavedModel, see `load_source`.
 
     Returns:
         Experiment and the `Position` of the checkpoint.
@@ -155,7 +162,7 @@ def restore(workdir, settings):
         load_data = _normalised_as_before(run, settings.load_data or data.load)
         settings = dataclasses.replace(settings, load_data=load_data)
     alone = strategies.of_one_process(settings.strategy)
-    experiment = build(settings, strategies.strategy(alone))
+    experiment = build(settings, strategies.strategy(alone), trust_source)
     checkpoint = Checkpoints(run.checkpoints).newest()
     if checkpoint is None:
         raise no_checkpoint(workdir)

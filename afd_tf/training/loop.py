@@ -54,6 +54,7 @@ def train(
     data_dir=None,
     validation=0.0,
     precision="float32",
+    max_layers=10_000,
     strategy="auto",
     workers=None,
     task=None,
@@ -70,6 +71,7 @@ def train(
     callbacks=(),
     dry_run=False,
     provenance=None,
+    trust_source=True,
 ):
     """Train networks together; leave all of the run in a directory.
 
@@ -100,6 +102,8 @@ def train(
         validation: float in [0, 1), fraction of train held out and evaluated in place
             of the test set.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        max_layers: int, the depths of all networks together. A larger number is refused
+            before anything is built: a hundred layers take a second to build.
         strategy: "auto", "single", "mirrored", "multi_worker" or a
             `tf.distribute.Strategy`, see `afd_tf.devices.strategies.strategy`. Of
             several workers the first, the chief, alone writes.
@@ -130,6 +134,8 @@ def train(
             the configuration.
         dry_run: bool, print what would be trained; train and write nothing.
         provenance: `Provenance`, or None for a run from Python.
+        trust_source: bool, whether `source` may be a SavedModel, whose graph can read
+            and write files. Commands say False unless they are told otherwise.
 
     Returns:
         dict, the content of `results.json`; `{}` for a dry run.
@@ -163,6 +169,7 @@ def train(
         data_dir=data_dir,
         validation=validation,
         precision=precision,
+        max_layers=max_layers,
         strategy=strategy,
         workers=workers,
         task=task,
@@ -195,7 +202,7 @@ def train(
         )
         # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
         with interruption.listening(), environment(seed, deterministic, precision):
-            experiment = build(settings, placement)
+            experiment = build(settings, placement, trust_source)
             if dry_run:
                 print(experiment.describe())
                 return {}

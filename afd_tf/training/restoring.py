@@ -1,12 +1,14 @@
 """Networks of a run: their architectures written down, and read back with weights."""
 
 import json
+import math
 import os
 from typing import Any
 
 import keras
 
 from afd_tf import data
+from afd_tf.devices.failures import one_line
 from afd_tf.errors import InvalidValue, lookup
 from afd_tf.files import write_json
 from afd_tf.runs.data_record import read_data
@@ -53,23 +55,32 @@ def restore_network(run, wanted=None):
             checkpoint, or the network cannot be built from its description.
     """
     described = run.read_record(run.networks, {str: (dict, type(None))})
+    if not described:
+        raise InvalidValue(f"Damaged record {str(run.networks)!r}: it has no network.")
     if wanted is not None:
         described = {wanted: lookup("network", wanted, described)}
     built: dict[str, Any] = {n: _build(run, n, c) for n, c in described.items()}
     if wanted is None:
-        wanted = min(built, key=lambda name: built[name].count_params())
+        wanted = min(built, key=lambda name: _size(built[name]))
     return built[wanted], wanted, load_network(run, wanted, built[wanted])
+
+
+def _size(network):
+    return sum(math.prod(variable.shape) for variable in network.variables)
 
 
 def _build(run, name, config):
     try:
         if config is None:
             raise TypeError("it has a layer without get_config()")
-        return keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except (TypeError, ValueError, ImportError) as error:
+        network = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if not isinstance(network, keras.Model):
+            raise TypeError("it is no model")
+        return network
+    except Exception as error:  # whatever a damaged description leads to
         raise InvalidValue(
             f"Network '{name}' of {run.path} cannot be built from what Keras wrote down"
-            f" of it: {str(error).splitlines()[0]}. Import what defines its layers, "
+            f" of it: {one_line(error)}. Import what defines its layers, "
             "registered by keras.saving.register_keras_serializable()."
         ) from error
 

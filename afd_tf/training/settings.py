@@ -52,6 +52,7 @@ class Settings:
     data_dir: Any = None
     validation: float = 0.0
     precision: str = "float32"
+    max_layers: int = 10_000
     strategy: Any = "auto"
     workers: Any = None
     task: int | None = None
@@ -74,7 +75,13 @@ class Settings:
             dict | None,
             "a dict of options, or None",
         )
-        for name in ("epochs", "steps_per_execution", "keep", "evaluate_every"):
+        for name in (
+            "epochs",
+            "steps_per_execution",
+            "keep",
+            "evaluate_every",
+            "max_layers",
+        ):
             positive_int(name, getattr(self, name))
         integer("seed", self.seed, 0)
         if self.checkpoint_steps is not None:

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from afd_tf.devices.failures import one_line
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.errors import choice, inapplicable, invalid
 from afd_tf.exports import read_preprocessing
+from afd_tf.exports.formats.keras_file import read_keras_file
 from afd_tf.files import write_json
 from afd_tf.runs.data_record import read_data
 from afd_tf.runs.run_directory import RunDirectory
@@ -36,15 +38,17 @@ class Source:
     preprocessing: dict
 
 
-def load_source(path, wanted=None):
+def load_source(path, wanted=None, trusted=True):
     """Load a trained network.
 
-    Nothing in a file is executed (Keras' safe mode).
+    Of a run and of a `.keras` file nothing is executed (Keras' safe mode). The graph of
+    a SavedModel is, and it can read and write files.
 
     Args:
         path: str or path of a finished run's directory, of a `.keras` file (a network
             or a whole `OnlineDistiller`), or of a SavedModel.
         wanted: str, which network; needed where there are several.
+        trusted: bool, whether it may be a SavedModel.
 
     Returns:
         Source.
@@ -58,7 +62,7 @@ def load_source(path, wanted=None):
         network, name, accuracy, known = _of_run(RunDirectory(path), wanted)
     else:
         accuracy = None
-        network, name = _of_file(path, wanted)
+        network, name = _of_file(path, wanted, trusted)
         known = read_preprocessing(path) or {}
     record = {
         "path": str(path),
@@ -79,15 +83,23 @@ def _of_run(run, wanted):
     return network, name, accuracy, read_data(run)
 
 
-def _of_file(path, wanted):
+def _of_file(path, wanted, trusted):
     if (path / "saved_model.pb").is_file():
+        if not trusted:
+            raise _error(
+                "a run's directory or a .keras file where a configuration names it",
+                path,
+                "is a SavedModel: TensorFlow runs its graph, which can read and write "
+                "files",
+                "Add --trust_source if you trust who made it.",
+            )
         network = _saved_model(path)
     elif path.suffix == ".keras" and path.is_file():
         try:
-            network = keras.models.load_model(path, compile=False, safe_mode=True)
-        except (TypeError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise _error("a Keras model", path, f"does not load: {reason}") from error
+            network = read_keras_file(path)
+        except Exception as error:  # whatever damage leads Keras to
+            reason = f"does not load: {one_line(error)}"
+            raise _error("a Keras model", path, reason) from error
     else:
         what = "holds none of these" if path.exists() else "does not exist"
         raise _error(
@@ -116,6 +128,8 @@ def _saved_model(path):
 def _choose(path, names, wanted):
     if wanted is not None:
         return choice("source_network", wanted, names)
+    if not names:
+        raise _error("a run or a file with networks", path, "has none")
     if len(names) > 1:
         raise invalid(
             "source_network",
@@ -126,8 +140,9 @@ def _choose(path, names, wanted):
     return next(iter(names))
 
 
-def _error(expected, path, what):
-    return invalid("source", expected, received=f"source={str(path)!r}, which {what}")
+def _error(expected, path, what, hint=""):
+    received = f"source={str(path)!r}, which {what}"
+    return invalid("source", expected, received=received, hint=hint)
 
 
 def check_same_data(source, info):

@@ -121,7 +121,8 @@ def test_a_distiller_is_compiled_or_an_argument_is_named(arguments):
 
 
 # What is called is the caller's own, and a flag that stays on is left alone.
-OUTSIDE = ["workdir", "dry_run", "provenance", "callbacks", "deterministic"]
+OUTSIDE = ["workdir", "dry_run", "provenance", "trust_source", "callbacks"]
+OUTSIDE += ["deterministic"]
 OUTSIDE += ["strategy", "load_data", "distiller", "compile"]
 
 

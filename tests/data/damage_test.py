@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -166,20 +165,98 @@ def test_a_wrong_number_of_examples_is_said(copied):
         assert "it has 30 records, not 29" in line
 
 
-def test_a_description_cannot_have_code_imported(copied, tmp_path, monkeypatch):
-    (tmp_path / "trap_module.py").write_text("raise SystemExit('executed')")
+TRAP = "trap_module.Feature"
+IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
+LEGACY = {"type": TRAP, "content": {"shape": [6, 6, 3]}}
+
+
+def with_trap(features, way):
+    """Put a class of somebody else's into a description, where tfds would import it."""
+    text = json.dumps(features)
+    assert IMAGE in text
+    name, other = way if isinstance(way, tuple) else ("", way)
+    if name == "key":
+        return text.replace("pythonClassName", other).replace(IMAGE, TRAP)
+    if name == "class":
+        return text.replace(other, TRAP)
+    features["featuresDict"]["features"]["image"] = other
+    return json.dumps(features)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("class", IMAGE),
+        ("class", "tensorflow_datasets.core.features.features_dict.FeaturesDict"),
+        ("key", "python_class_name"),
+        LEGACY,
+        {
+            "pythonClassName": IMAGE.replace(
+                "image_feature.Image", "sequence_feature.Sequence"
+            ),
+            "jsonFeature": {"json": json.dumps({"feature": LEGACY})},
+        },
+        {"pythonClassName": IMAGE.replace("image_feature", "no_such_module")},
+    ],
+    ids=["image", "dict", "spelling", "legacy", "text", "prefix"],
+)
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+def test_a_description_cannot_have_code_imported(
+    copied, tmp_path, monkeypatch, file, way
+):
+    mark = tmp_path / "executed"
+    (tmp_path / "trap_module.py").write_text(f"open({str(mark)!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    path = copied / "features.json"
-    features = path.read_text()
-    names = [
-        "tensorflow_datasets.core.features.image_feature.Image",
-        "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-    ]
-    for name in names:
-        assert name in features
-        path.write_text(features.replace(name, "trap_module.Feature"))
-        assert "'trap_module.Feature'" in read(copied)
-    assert "trap_module" not in sys.modules
+    features = with_trap(json.loads((copied / "features.json").read_text()), way)
+    if file == "dataset_info.json":
+        description = json.loads((copied / file).read_text())
+        features = json.dumps({**description, "features": json.loads(features)})
+    (copied / file).write_text(features)
+    line = read(copied)
+    assert not mark.exists()
+    assert repr(str(copied / file)) in line
+    assert TRAP in line or "no_such_module" in line
+
+
+def test_features_before_2021_are_read(copied):
+    module = "tensorflow_datasets.core.features"
+    image = {"shape": [6, 6, 3], "dtype": "uint8", "encoding_format": "png"}
+    features = {
+        "image": {"type": f"{module}.image_feature.Image", "content": image},
+        "label": {
+            "type": f"{module}.class_label_feature.ClassLabel",
+            "content": {"num_classes": 3},
+        },
+    }
+    whole = {"type": f"{module}.features_dict.FeaturesDict", "content": features}
+    (copied / "features.json").write_text(json.dumps(whole))
+    assert read(copied) is None
+
+
+def test_an_absent_version_of_a_set_of_ones_own_is_said(prepared):
+    line = use("a_set:9.9.9", data_dir=str(prepared), batch_size=4)
+    assert "'a_set:1.2.3'" in line
+    assert "Did you mean" not in line
+
+
+@pytest.mark.parametrize("options", [MEMORY, DEMAND], ids=["memory", "demand"])
+@pytest.mark.parametrize("resize", [256, None])
+def test_an_image_that_resizing_would_blow_up_is_refused(tmp_path, options, resize):
+    bomb = {"image": np.zeros((1, 60_000, 3), np.uint8), "label": 0}
+    every = [*examples(3, (None, None, 3)), bomb]
+    prepare(tmp_path, "bombs", (None, None, 3), train=every, test=every[:3])
+    size = 40 if resize else 2000
+    line = use(
+        "bombs",
+        batch_size=1,
+        data_dir=str(tmp_path),
+        image_size=size,
+        resize=resize,
+        mean=0.5,
+        std=0.5,
+        **options,
+    )
+    assert "expected at most 67108864 pixels when resized" in line
 
 
 # Image folders
@@ -258,6 +335,14 @@ def test_an_image_at_the_limit_is_read_and_one_beyond_is_not(folder, monkeypatch
     assert use_folder(folder) is None
     paint(folder / "train" / "a" / "x.png", (101, 1))
     assert "Expected at most 100 pixels. Received: 101" in use_folder(folder)
+
+
+def test_an_image_that_resizing_would_blow_up_is_named(folder):
+    path = folder / "test" / "b" / "1.png"
+    path.write_bytes(png(1, 60_000))
+    line = use_folder(folder, resize=256)
+    assert f"Invalid image {str(path)!r}. Expected at most 67108864 pixels, " in line
+    assert "resized to 256. Received: 3932160000" in line
 
 
 def test_of_an_animation_the_first_image_counts(tmp_path):

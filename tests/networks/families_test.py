@@ -345,3 +345,37 @@ def test_networks_are_exported_and_load_without_this_package(name, tmp_path):
     plain = keras.models.load_model(tmp_path / "net.keras")
     np.testing.assert_allclose(plain(x), model(x), rtol=1e-3, atol=1e-3)
     assert not any("afd_tf" in type(layer).__module__ for layer in plain.layers)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["resnet99999998", "resnet8"],
+            r"2 networks of 100,000,006 layers, .*'resnet9",
+        ),
+        (["resnet8"] * 3000, r"3,000 networks of 24,000 layers, the largest 'resnet8'"),
+        (["wrn10_2", "densenet10000_12"], r"of 10,010 layers, .*max_layers to 10010"),
+    ],
+)
+def test_more_layers_than_a_limit_are_refused_unbuilt(names, said):
+    with pytest.raises(ValueError, match=said), networks.at_most_layers(names, 10_000):
+        pytest.fail("the networks would be built")
+    with networks.at_most_layers(names, 10**9):
+        pass
+
+
+def test_the_limit_holds_for_functions_with_arguments_of_their_own():
+    with networks.at_most_layers([networks.resnet], 20):
+        assert networks.resnet(20, 10).name == "resnet20"
+        with pytest.raises(ValueError, match=r"at most 20 layers.*max_layers to 99998"):
+            networks.resnet(99998, 10)
+    assert networks.resnet(26, 10).name == "resnet26"
+
+
+@pytest.mark.parametrize("name", ["wrn10_9999", "wrn10_99999999", "densenet40_999999"])
+def test_a_network_that_is_far_too_wide_is_refused_before_its_weights_are_made(name):
+    with pytest.raises(
+        ValueError, match=r"at most 268,435,456 weights.*Received: \d+,"
+    ):
+        networks.build(name, 10)

@@ -6,9 +6,10 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from afd_tf import networks
-from afd_tf.cli import evaluate, export, results, train
+from afd_tf.cli import analyse, evaluate, export, results, train
 from afd_tf.exports import export as write_export
 
 TRAIN = [
@@ -243,6 +244,62 @@ def test_code_in_a_keras_file_is_not_run(exports, tmp_path, capsys, monkeypatch)
     line = complaint(evaluate, [f"--model={tmp_path / 'a.keras'}"], capsys)
     assert "without code of its own" in line
     assert not ran.exists()
+
+
+class Harm(tf.saved_model.experimental.TrackableResource):
+    """Part of a SavedModel that writes a file when it is loaded."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = str(path)
+
+    def _create_resource(self):
+        return tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.string)
+
+    def _initialize(self):
+        tf.io.write_file(self._path, "written")
+
+
+@pytest.fixture
+def harmful(tmp_path):
+    """Return a SavedModel that writes the file "ran" beside it."""
+    module = tf.Module()
+    module.harm = Harm(tmp_path / "ran")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 1), name="images")])
+    def serve(images):
+        return {"logits": tf.reshape(images, (-1, 256))[:, :10]}
+
+    tf.saved_model.save(module, tmp_path / "harmful", signatures=serve)
+    (tmp_path / "ran").unlink(missing_ok=True)
+    return tmp_path / "harmful"
+
+
+def test_a_saved_model_in_a_configuration_is_not_run(run, harmful, capsys):
+    ran = harmful.parent / "ran"
+    source = f"train.source = '{harmful}'"
+    with (run / "config.gin").open("a") as config:
+        config.write(f"\n{source}\n")
+    file = harmful.parent / "stranger.gin"
+    one = "train.networks = ['resnet8']\ntrain.method = 'kd'\n"
+    file.write_text(f"include 'datasets/digits'\n{one}{source}\n")
+    dry = [f"--gin_file={file}", "--dry_run"]
+    new = [f"--gin_file={file}", f"--workdir={harmful.parent / 'new'}"]
+    for command, arguments in (
+        (train, dry),
+        (train, new),
+        (evaluate, [f"--workdir={run}"]),
+        (analyse, [run]),
+    ):
+        line = complaint(command, arguments, capsys)
+        assert "Add --trust_source if you trust who made it" in line
+        assert not ran.exists()
+    file.write_text(f"{file.read_text()}train.trust_source = True\n")
+    complaint(train, dry, capsys)
+    assert not ran.exists()
+    file.write_text(file.read_text().replace("train.trust_source = True\n", ""))
+    assert train.main([*dry, "--trust_source"]) == 0
+    assert ran.exists()  # so the refusals above did keep it from being run
 
 
 def test_an_export_of_other_outputs_is_named(exports, tmp_path, capsys):

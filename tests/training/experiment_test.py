@@ -355,3 +355,11 @@ def test_callbacks_reach_the_metrics_and_the_checkpoint_and_may_end_a_run(
     results = small_runs.train(run, epochs=3)
     assert (results["epoch"], results["step"]) == (2, 10)
     assert len(rows(run)) == 2
+
+
+def test_a_run_larger_than_its_limit_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected at most 10,000 layers.*of 24,000"):
+        small_runs.train(tmp_path / "run", networks=["resnet8"] * 3000)
+    with pytest.raises(ValueError, match=r"at most 7 layers in all.*max_layers to 8"):
+        small_runs.train(tmp_path / "run", networks=["resnet8"], max_layers=7)
+    assert not (tmp_path / "run").exists()

@@ -1,11 +1,15 @@
 """Networks of a run, built from their record and loaded alone."""
 
+import contextlib
 import json
+import shutil
+from random import Random
 
 import keras
 import pytest
 import small_runs
 
+from afd_tf.errors import InvalidValue
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training.restoring import restore_network
 
@@ -40,3 +44,27 @@ def test_a_network_that_cannot_be_described_is_refused_by_export_alone(tmp_path)
     assert restore_network(run, "small")[1] == "small"
     with pytest.raises(ValueError, match=r"'own'.*without get_config\(\)"):
         restore_network(run, "own")
+
+
+def changed(value, random):
+    """Return JSON with one thing in it, wherever it is, removed or replaced."""
+    if isinstance(value, dict | list) and value and random.random() < 0.9:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key = random.choice(keys)
+        copy = value.copy()
+        if random.random() < 0.2:
+            del copy[key]
+        else:
+            copy[key] = changed(value[key], random)
+        return copy
+    return random.choice([None, 0, -1, "x", [], {}, [1], {"class_name": "Adam"}])
+
+
+def test_a_changed_description_is_refused_in_a_line(finished, tmp_path):
+    run = RunDirectory(shutil.copytree(finished, tmp_path / "run"))
+    described = json.loads(run.networks.read_text())
+    random = Random(0)
+    for _ in range(40):
+        run.networks.write_text(json.dumps(changed(described, random)))
+        with contextlib.suppress(InvalidValue):
+            restore_network(run)

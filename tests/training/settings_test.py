@@ -6,7 +6,7 @@ import pytest
 from afd_tf.errors import Mistake
 from afd_tf.training import Settings, train
 
-BESIDE = {"workdir", "callbacks", "dry_run", "provenance"}
+BESIDE = {"workdir", "callbacks", "dry_run", "provenance", "trust_source"}
 
 
 def test_train_takes_every_setting_with_its_default_and_hands_it_on(

@@ -1,9 +1,11 @@
 """Runs that learn from a network of an earlier run, or of a file."""
 
+import contextlib
 import json
 import shutil
 import signal
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -12,7 +14,7 @@ import small_runs
 import tensorflow as tf
 from tensorflow.python.framework import config as tf_config
 
-from afd_tf import OnlineDistiller, exports, training
+from afd_tf import OnlineDistiller, errors, exports, training
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training import source
 from afd_tf.training.callbacks.saving import StopIfAsked
@@ -157,6 +159,47 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     keras.Model(inputs, x).save(tmp_path / "code.keras")
     with pytest.raises(ValueError, match=r"does not load.*[Ll]ambda"):
         source.load_source(tmp_path / "code.keras")
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keras") / "a.keras"
+    small_runs.small(10, (16, 16, 1)).save(path)
+    return path
+
+
+def test_a_damaged_file_is_refused_in_a_line(keras_file, tmp_path):
+    content = keras_file.read_bytes()
+    path = tmp_path / "a.keras"
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        start = random.integers(len(content))
+        end = start + random.choice([1, 100, 3000, len(content)])
+        middle = random.bytes(min(end, len(content)) - start)
+        damaged = content[:start] + random.choice([b"", middle]) + content[end:]
+        path.write_bytes(damaged)
+        with contextlib.suppress(errors.InvalidValue):
+            source.load_source(path)
+
+
+@pytest.mark.parametrize("part", ["config.json", "assets/weights"])
+def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(
+    keras_file, tmp_path, part
+):
+    path = tmp_path / "a.keras"
+    with (
+        zipfile.ZipFile(keras_file) as whole,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in whole.namelist():
+            # Keras would read it, however much there is of it.
+            padding = b" " * 2**25 if name == part else b""
+            bomb.writestr(name, whole.read(name) + padding)
+        if part not in whole.namelist():
+            bomb.writestr(part, bytes(2**25))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(errors.InvalidValue, match=r"bytes, more than"):
+        source.load_source(path)
 
 
 def test_a_source_of_other_classes_or_normalisation_is_noticed(teacher, tmp_path):

@@ -30,7 +30,7 @@ def figures_file(text):
 
 def prepared_folder(text):
     """Return the folder in which tensorflow-datasets has prepared CIFAR-100."""
-    from afd_tf.data.readers.tfds import find_prepared
+    from afd_tf.data.readers.prepared import find_prepared
 
     if find_prepared(text, "cifar100", None, None) is None:
         raise argparse.ArgumentTypeError(

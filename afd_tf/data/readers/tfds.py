@@ -1,19 +1,18 @@
 """Classification sets of tensorflow-datasets, by name, from their prepared files."""
 
 import os
-import re
 
 import numpy as np
 import tensorflow as tf
 
 from afd_tf.data.images import Fit, fit_tensor, part_tensor
 from afd_tf.data.pipelines import IMAGES, READY, as_written, decoded, untuned
-from afd_tf.data.readers.reader import READERS, Reader, ReaderOptions
+from afd_tf.data.readers.prepared import open_builder
+from afd_tf.data.readers.reader import Reader, ReaderOptions
 from afd_tf.data.readers.tfrecords import Records
 from afd_tf.data.reading_errors import damaged, readable, reading_error
 from afd_tf.data.splits import EncodedSplit, OnDemand, check_labels, sha256, stratified
-from afd_tf.errors import InvalidValue, invalid, nearest
-from afd_tf.files import read_json
+from afd_tf.errors import InvalidValue, invalid
 
 # A mirrored digit or letter is another one, or none.
 _NO_FLIP = (
@@ -34,9 +33,6 @@ _EVALUATION_SPLITS = {
     "places365_small": "validation",
 }
 _VALIDATION = ("validation", "val", "dev")
-_NAME = re.compile(r"^(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?$", re.ASCII)
-# tensorflow-datasets imports the module of each feature that it finds in a file.
-_FEATURES = "tensorflow_datasets.core.features."
 # Records parsed by one operation: enough to make its cost small, and few enough for a
 # small set to occupy every core.
 _TOGETHER = 64
@@ -50,7 +46,7 @@ def open_tfds(options: ReaderOptions) -> Reader:
     It must have an image and a class label as its supervised keys. Nothing is
     downloaded unless `options.download` is true, and nothing is written.
     """
-    builder = _builder(options)
+    builder = open_builder(options)
     image_key, label_key = _supervised_keys(builder, options.name)
     names = tuple(builder.info.features[label_key].names)
     fit = _fit(builder.info.features[image_key].shape, options)
@@ -104,165 +100,6 @@ def _fit(shape, options):
         expected = f"(height, width) for {options.name!r}, whose images differ in size"
         raise invalid("image_size", expected, None)
     return Fit(tuple(size), options.channels or shape[2] or 3, options.resize)
-
-
-# The prepared set ---------------------------------------------------------------------
-
-
-def data_root(data_dir):
-    """Return the folder of the prepared sets: given, from the environment, default."""
-    root = (
-        data_dir
-        or os.environ.get("AFD_TFDS_DIR")
-        or os.environ.get("TFDS_DATA_DIR")
-        or os.path.join("~", "tensorflow_datasets")
-    )
-    return os.path.abspath(os.path.expanduser(os.fspath(root)))
-
-
-def find_prepared(root, name, config, version):
-    """Find a prepared set: `<root>/<name>[/<config>]/<version>`.
-
-    Args:
-        root: str, folder of the prepared sets.
-        name: str.
-        config: str or None; None finds the only one there is.
-        version: str "1.2.3" or None for the newest.
-
-    Returns:
-        str, the folder of that version, or None.
-
-    Raises:
-        InvalidValue: if there are several configs and none was named.
-    """
-    folder = os.path.join(root, name)
-    if config is not None:
-        return _version(os.path.join(folder, config), version)
-    without_config = _version(folder, version)
-    if without_config is not None or not os.path.isdir(folder):
-        return without_config
-    configs = [
-        entry
-        for entry in sorted(os.listdir(folder))
-        if _version(os.path.join(folder, entry), version)
-    ]
-    if len(configs) > 1:
-        raise invalid("name", f"one of {[f'{name}/{one}' for one in configs]}", name)
-    return _version(os.path.join(folder, configs[0]), version) if configs else None
-
-
-def _version(folder, version):
-    if not os.path.isdir(folder):
-        return None
-    versions = [
-        entry
-        for entry in os.listdir(folder)
-        if re.fullmatch(r"\d+\.\d+\.\d+", entry)
-        and version in (None, entry)
-        and os.path.isfile(os.path.join(folder, entry, "features.json"))
-    ]
-    if not versions:
-        return None
-    newest = max(versions, key=lambda entry: tuple(map(int, entry.split("."))))
-    return os.path.join(folder, newest)
-
-
-def _builder(options):
-    parsed = _NAME.match(options.name)
-    if parsed is None:
-        raise _unknown(options.name)
-    root = data_root(options.data_dir)
-    name, config, version = parsed.groups()
-    folder = find_prepared(root, name, config, version)
-    if folder is not None:
-        return _open_prepared(folder)
-    import tensorflow_datasets as tfds
-
-    if name not in tfds.list_builders():
-        raise _unknown(options.name)
-    if not options.download:
-        raise _not_prepared(options.name, root, parsed)
-    try:
-        builder = tfds.builder(options.name, data_dir=root, try_gcs=False)
-        builder.download_and_prepare()
-    # Anything from the network, the disk or the set's own code.
-    except Exception as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise InvalidValue(
-            f"Could not download or prepare {options.name!r} in {root!r}: "
-            f"{type(error).__name__}: {first_line}"
-        ) from error
-    return builder
-
-
-def _open_prepared(folder):
-    """Open a prepared set, of whose files no word is believed before it is checked."""
-    path = os.path.join(folder, "features.json")
-    _check_features(read_json(path, {}, "description of a data set"), path)
-    import tensorflow_datasets as tfds
-
-    # It raises whatever the damage leads to, parts of it only when they are used.
-    try:
-        builder = tfds.builder_from_directory(folder)
-        info = builder.info
-        for part in (info.features, info.supervised_keys, *info.splits.values()):
-            str(part)
-        files = [file for split in info.splits.values() for file in split.filepaths]
-    except Exception as error:
-        raise damaged(repr(folder), error) from error
-    for file in map(os.fspath, files):
-        if not os.path.isfile(file):
-            raise InvalidValue(
-                f"Damaged data: {file!r} is missing. Prepare the set again."
-            )
-    return builder
-
-
-def _check_features(value, path):
-    if isinstance(value, list):
-        for item in value:
-            _check_features(item, path)
-    elif isinstance(value, dict):
-        name = value.get("pythonClassName", _FEATURES)
-        if not isinstance(name, str) or not name.startswith(_FEATURES):
-            raise InvalidValue(
-                f"Invalid description of a data set {path!r}. Expected features of "
-                f"tensorflow-datasets. Received: {name!r}, code that reading the set "
-                "would import. Prepare the set yourself."
-            )
-        for item in value.values():
-            _check_features(item, path)
-
-
-def _not_prepared(name, root, parsed):
-    short, config, version = parsed.groups()
-    parts = [short, *([config] if config else []), version or "<version>"]
-    wanted = os.path.join(root, *parts, "features.json")
-    where = "where it was not found" if os.path.isdir(root) else "which does not exist"
-    return invalid(
-        "name",
-        f"a prepared data set, {wanted!r}",
-        received=f"name={name!r} with the folder {root!r}, {where}",
-        hint="Set `data_dir` (--data_dir) to the folder of your prepared sets, or let "
-        "it be downloaded: `download=True` from Python, "
-        "--gin_param='load_data.download = True' of afd-train.",
-    )
-
-
-def _unknown(name):
-    import tensorflow_datasets as tfds
-
-    if os.path.isdir(name):
-        hint = f"There is a folder of this name: did you mean './{name}'?"
-    else:
-        hint = nearest(name, [*READERS, *tfds.list_builders()]).strip()
-    return invalid(
-        "name",
-        "'digits', 'image_folder', the path of an image folder (with a separator, like "
-        "'./photos') or the name of a tensorflow-datasets set",
-        name,
-        hint=hint,
-    )
 
 
 def _supervised_keys(builder, name):

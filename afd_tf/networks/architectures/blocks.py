@@ -1,11 +1,18 @@
 """Parts that the families share: checks, convolutions, normalisation, head."""
 
+import math
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import keras
 
 from afd_tf.errors import integer, invalid
 from afd_tf.networks.layers.normalization import check_kind, make_normalization
+
+# Of a network that is built; without limit, unless somebody sets one.
+MOST_LAYERS = ContextVar("MOST_LAYERS", default=math.inf)
+# Of one convolution; those of the largest networks known have some 4 million.
+_MOST_WEIGHTS = 2**28
 
 
 def check_arguments(num_classes, input_shape, normalization):
@@ -39,6 +46,10 @@ def check_depth(depth, remainder, smallest, hint=""):
     Raises:
         ValueError: with the nearest valid depth.
     """
+    most = MOST_LAYERS.get()
+    if isinstance(depth, Integral) and int(depth) > most:
+        hint = f"Set max_layers to {depth} if you have the time and the memory."
+        raise invalid("depth", f"at most {most:,} layers", depth, hint=hint)
     if isinstance(depth, Integral) and depth >= smallest and depth % 6 == remainder:
         return
     valid = smallest
@@ -87,6 +98,10 @@ class Builder:
 
     def convolution(self, x, filters, kernel, stride, name, last=False):
         """Convolve; `last` marks the last convolution of a residual branch."""
+        weights = kernel * kernel * x.shape[-1] * filters
+        if weights > _MOST_WEIGHTS:
+            expected = f"a network of at most {_MOST_WEIGHTS:,} weights in a layer"
+            raise invalid("width", expected, received=f"{weights:,} in '{name}'")
         return keras.layers.Conv2D(
             filters,
             kernel,

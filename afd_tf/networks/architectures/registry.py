@@ -1,10 +1,13 @@
 """Networks by name, as configurations write them: "resnet20", "wrn16_2"."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from afd_tf.errors import invalid, nearest
+from afd_tf.errors import invalid, nearest, shown
+from afd_tf.networks.architectures.blocks import MOST_LAYERS
+from afd_tf.text import counted
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,44 @@ def build(name, num_classes, input_shape=(32, 32, 3), **options):
             return family.builder(**{**arguments, **options})
     hint = nearest(name, names()).strip()
     raise invalid("name", f"one of {', '.join(patterns())}", name, hint=hint)
+
+
+@contextlib.contextmanager
+def at_most_layers(networks, most):
+    """Limit how many layers networks have together; nothing larger is built meanwhile.
+
+    Args:
+        networks: list of names, or of callables, which count when they are called.
+        most: int.
+
+    Raises:
+        ValueError: if there are more, by the depths in the names.
+    """
+    depths = [_depth(network) for network in networks]
+    if sum(depths) > most:
+        largest = networks[depths.index(max(depths))]
+        raise invalid(
+            "networks",
+            f"at most {most:,} layers in all",
+            received=f"{counted(len(networks), 'network')} of {sum(depths):,} layers, "
+            f"the largest {shown(largest)}",
+            hint=f"Set max_layers to {sum(depths)} if you have the time and the "
+            "memory.",
+        )
+    token = MOST_LAYERS.set(most)
+    try:
+        yield
+    finally:
+        MOST_LAYERS.reset(token)
+
+
+def _depth(network):
+    if isinstance(network, str):
+        for family in _families.values():
+            arguments = family.parse(network)
+            if arguments is not None:
+                return arguments.get("depth", 1)
+    return 1
 
 
 def names():
