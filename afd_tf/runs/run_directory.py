@@ -59,6 +59,7 @@ LOCATION = (
     "train.strategy",
     "train.workers",
     "train.task",
+    "train.worker_timeout",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",

@@ -14,7 +14,7 @@ from afd_tf import networks as afd_networks
 from afd_tf.devices import strategies
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.errors import invalid
-from afd_tf.runs.data_record import read_data
+from afd_tf.runs.data_record import data_digest, read_data
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.text import counted
 from afd_tf.training import failures
@@ -86,12 +86,13 @@ def environment(seed=0, deterministic=False, precision="float32"):
         keras.config.set_dtype_policy(policy)
 
 
-def build(settings, strategy):
+def build(settings, strategy, workers=None):
     """Load the data, build the networks and the distiller, and compile it.
 
     Args:
         settings: Settings; their strategy does not count.
         strategy: `tf.distribute.Strategy` to build in.
+        workers: `Workers` that build together; None for one process.
 
     Returns:
         Experiment.
@@ -108,6 +109,10 @@ def build(settings, strategy):
             validation=settings.validation,
             seed=settings.seed,
         )
+        if workers is not None and workers.count > 1:
+            own = {"data": data_digest(info), "digests": info.digests}
+            # Before variables are made, for which TensorFlow waits.
+            workers.check_same("data", own)
     strategies.check_replicas(settings.batch_size, strategy)
     with strategy.scope():
         networks = [
@@ -119,6 +124,8 @@ def build(settings, strategy):
         if settings.source is not None:
             source = load_source(settings.source, settings.source_network)
             check_same_data(source, info)
+            if workers is not None and workers.count > 1:
+                workers.check_same("sources", {"sha256": source.record["sha256"]})
             options["source"] = source.network
         make: Any = settings.distiller or OnlineDistiller
         distiller = make(networks, method, topology=settings.topology, **options)
