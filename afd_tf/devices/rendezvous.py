@@ -152,14 +152,14 @@ class Rendezvous:
     def _connect(self, patience):
         host, port = _host_and_port(self._cluster.workers[0])
         hello = {"task": self._cluster.task, "workers": self._cluster.workers}
-        connection = None
         while True:
             patience.check({0})
             try:
-                if connection is None:
-                    address = socket.create_connection((host, port), 5 * _POLL_SECONDS)
-                    connection = _Connection(address)
-                    connection.send("hello", hello)
+                if not self._connections:
+                    connected = socket.create_connection((host, port), 5)
+                    self._connections[0] = _Connection(connected)
+                    self._connections[0].send("hello", hello)
+                connection = self._connections[0]
                 kind, reason = connection.receive(_POLL_SECONDS)
             except TimeoutError:
                 continue
@@ -167,10 +167,8 @@ class Rendezvous:
                 time.sleep(_POLL_SECONDS)
                 continue
             if kind == "welcome":
-                self._connections[0] = connection
                 return
-            connection.close()
-            connection = None
+            self._connections.pop(0).close()
             if kind == "refused":
                 raise InvalidValue(
                     f"Worker {self._cluster.task} cannot join: {reason}. Expected the "
