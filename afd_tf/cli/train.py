@@ -28,6 +28,9 @@ _SETTINGS = (
         "is the chief, which alone writes the run directory; all must see it.",
     ),
     flags.integer("task", "Which of the workers this process is, from 0."),
+    flags.number(
+        "worker_timeout", "Seconds to wait for all workers to join. Default: 300."
+    ),
 )
 
 

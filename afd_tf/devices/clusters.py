@@ -113,14 +113,16 @@ def _from_tf_config(text):
     try:
         config = json.loads(text)
         jobs, task = dict(config["cluster"]), dict(config["task"])
-        kind, index = task["type"], task["index"]
-    except (ValueError, TypeError, KeyError) as error:
+        kind, index = str(task["type"]), task["index"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise wrong(
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
             '"index": 0}}'
         ) from error
     if not {*jobs, kind} <= {"chief", "worker"} or kind not in jobs:
         raise wrong("tasks of the types 'worker' and 'chief' only")
+    if not all(isinstance(addresses, list) for addresses in jobs.values()):
+        raise wrong("a list of addresses for each type of task")
     chiefs, others = list(jobs.get("chief", ())), list(jobs.get("worker", ()))
     if len(chiefs) > 1:
         raise wrong("at most one 'chief'")
@@ -186,8 +188,10 @@ def _expand_counts(text):
     """Write out numbers of tasks such as `2(x3),1`: a list of int."""
     counts = []
     for item in text.split(","):
-        number, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item.strip()).groups()
-        counts += [int(number)] * int(times or 1)
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item.strip())
+        if match is None:
+            raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={text!r}")
+        counts += [int(match[1])] * int(match[2] or 1)
     return counts
 
 

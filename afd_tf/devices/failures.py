@@ -19,6 +19,15 @@ class WorkerLostError(Mistake, ConnectionError):
     exit_status = 75
 
 
+def worker_lost(task=None):
+    """Return the error for a worker that was lost, of which the number may be known."""
+    return WorkerLostError(
+        f"{'Another worker' if task is None else f'Worker {task}'} was lost: it ended "
+        "or does not answer any more; its own output says why. What was saved is kept. "
+        "Start all workers again with the same command to go on."
+    )
+
+
 def one_line(error):
     """Return what an error says, in a line, without the operation that met it."""
     text = getattr(error, "message", None) or str(error)

@@ -10,8 +10,9 @@ from afd_tf.devices import clusters
 from afd_tf.devices.failures import WorkerLostError, one_line
 from afd_tf.errors import InvalidValue, invalid, lookup
 
-# How long to wait for all workers to start, and for a sign of life of one that has.
-START_SECONDS = 300
+# How long TensorFlow waits for workers, which have joined already, and for a sign of
+# life of one.
+START_SECONDS = 60
 HEARTBEAT_SECONDS = 20
 _GOODBYE_SECONDS = 5
 
@@ -42,6 +43,17 @@ def strategy(name="auto", workers=None, task=None) -> Any:
     if isinstance(name, tf.distribute.Strategy):
         return name
     return lookup("strategy", name, STRATEGIES)()
+
+
+def abort_collectives(task):
+    """Let collectives, which wait for a worker that is lost, raise an error.
+
+    Args:
+        task: int, the worker's number.
+    """
+    context.context().abort_collective_ops(
+        tf.errors.UNAVAILABLE, f"lost /job:worker/replica:0/task:{task}"
+    )
 
 
 def of_one_process(name):

@@ -60,6 +60,7 @@ LOCATION = (
     "train.workers",
     "train.task",
     "train.max_layers",
+    "train.worker_timeout",
     "train.tensorboard",
     "train.keep",
     "train.checkpoint_steps",

@@ -14,7 +14,7 @@ from afd_tf import networks as afd_networks
 from afd_tf.devices import strategies
 from afd_tf.distiller import OnlineDistiller
 from afd_tf.errors import invalid
-from afd_tf.runs.data_record import read_data
+from afd_tf.runs.data_record import data_digest, read_data
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.text import counted
 from afd_tf.training import failures
@@ -86,12 +86,13 @@ def environment(seed=0, deterministic=False, precision="float32"):
         keras.config.set_dtype_policy(policy)
 
 
-def build(settings, strategy, trust_source=True):
+def build(settings, strategy, *, workers=None, trust_source=True):
     """Load the data, build the networks and the distiller, and compile it.
 
     Args:
         settings: Settings; their strategy does not count.
         strategy: `tf.distribute.Strategy` to build in.
+        workers: `Workers` that build together; None for one process.
         trust_source: bool, whether the source may be a SavedModel, see `load_source`.
 
     Returns:
@@ -102,10 +103,10 @@ def build(settings, strategy, trust_source=True):
     """
     limit = afd_networks.at_most_layers(settings.networks, settings.max_layers)
     with limit, failures.readable():
-        return _build(settings, strategy, trust_source)
+        return _build(settings, strategy, workers, trust_source)
 
 
-def _build(settings, strategy, trust_source):
+def _build(settings, strategy, workers, trust_source):
     method = methods.get(settings.method, **(settings.method_options or {}))
     train, evaluation, info = (settings.load_data or data.load)(
         settings.dataset,
@@ -114,6 +115,10 @@ def _build(settings, strategy, trust_source):
         validation=settings.validation,
         seed=settings.seed,
     )
+    if workers is not None and workers.count > 1:
+        own = {"data": data_digest(info), "digests": info.digests}
+        # Before variables are made, for which TensorFlow waits.
+        workers.check_same("data", own)
     strategies.check_replicas(settings.batch_size, strategy)
     with strategy.scope():
         networks = [
@@ -125,6 +130,8 @@ def _build(settings, strategy, trust_source):
         if settings.source is not None:
             source = load_source(settings.source, settings.source_network, trust_source)
             check_same_data(source, info)
+            if workers is not None and workers.count > 1:
+                workers.check_same("sources", {"sha256": source.record["sha256"]})
             options["source"] = source.network
         make: Any = settings.distiller or OnlineDistiller
         distiller = make(networks, method, topology=settings.topology, **options)
@@ -162,7 +169,7 @@ def restore(workdir, settings, trust_source=True):
         load_data = _normalised_as_before(run, settings.load_data or data.load)
         settings = dataclasses.replace(settings, load_data=load_data)
     alone = strategies.of_one_process(settings.strategy)
-    experiment = build(settings, strategies.strategy(alone), trust_source)
+    experiment = build(settings, strategies.strategy(alone), trust_source=trust_source)
     checkpoint = Checkpoints(run.checkpoints).newest()
     if checkpoint is None:
         raise no_checkpoint(workdir)

@@ -6,7 +6,7 @@ import re
 import tensorflow as tf
 
 from afd_tf import data
-from afd_tf.devices.failures import OutOfMemoryError, WorkerLostError
+from afd_tf.devices.failures import OutOfMemoryError, worker_lost
 from afd_tf.errors import InvalidValue
 
 KEPT = "What was saved is kept."
@@ -36,7 +36,7 @@ def readable(hint=""):
         if reason is not None:
             raise InvalidValue(f"{reason} {hint}".strip()) from error
         if _of_workers(error):
-            raise _worker_lost(error, hint) from error
+            raise _worker_lost(error) from error
         if not isinstance(error, tf.errors.ResourceExhaustedError):
             raise
         raise _out_of_memory(error, hint) from error
@@ -57,14 +57,10 @@ def _of_workers(error):
     )
 
 
-def _worker_lost(error, hint):
+def _worker_lost(error):
     # The first task named is where the operation ran, here.
     text = getattr(error, "message", None) or str(error)
     tasks = re.findall(r"/task:(\d+)", text.split("}} ")[-1])
     own = re.search(r"/task:(\d+)", text.split("}} ")[0])
     lost = sorted({int(t) for t in tasks} - {int(own[1]) if own else None})
-    who = f"Worker {lost[0]}" if len(lost) == 1 else "Another worker"
-    return WorkerLostError(
-        f"{who} was lost: it ended or does not answer any more; its own output says "
-        f"why. {hint} Start all workers again with the same command to go on."
-    )
+    return worker_lost(lost[0] if len(lost) == 1 else None)

@@ -1,17 +1,15 @@
 """The training loop: a run from its settings to its results."""
 
 import contextlib
-import hashlib
-import json
 import time
 
 from afd_tf.data import position_of
 from afd_tf.devices import clusters, strategies
+from afd_tf.devices.rendezvous import Rendezvous, check_same
 from afd_tf.devices.workers import Workers
-from afd_tf.errors import InvalidValue
 from afd_tf.files import write_json, write_text
 from afd_tf.runs import configuration
-from afd_tf.runs.data_record import data_digest, record_data
+from afd_tf.runs.data_record import record_data
 from afd_tf.runs.provenance import Provenance, commits_of
 from afd_tf.runs.run_directory import LOCATION, RunDirectory
 from afd_tf.text import counted
@@ -58,6 +56,7 @@ def train(
     strategy="auto",
     workers=None,
     task=None,
+    worker_timeout=300,
     steps_per_execution=1,
     evaluate_every=1,
     non_finite="stop",
@@ -110,6 +109,7 @@ def train(
         workers: str, `host:port` of all workers, separated by commas; or None, for the
             cluster of TF_CONFIG or of Slurm.
         task: int, which of `workers` this process is.
+        worker_timeout: float, seconds to wait for all workers to join.
         steps_per_execution: int, steps per call of the compiled function.
         evaluate_every: int >= 1, epochs between two evaluations; there is one after
             the last epoch in any case.
@@ -173,6 +173,7 @@ def train(
         strategy=strategy,
         workers=workers,
         task=task,
+        worker_timeout=worker_timeout,
         steps_per_execution=steps_per_execution,
         evaluate_every=evaluate_every,
         non_finite=non_finite,
@@ -192,29 +193,48 @@ def train(
             run.check(provenance.config)
         if run.results.exists():
             return run.read_results()
+    else:
+        strategy, workers, task = strategies.of_one_process(strategy), None, None
     interruption = Interruption()
-    with interruption.listening():
+    with interruption.listening(), _joined(settings, dry_run) as rendezvous:
+        if rendezvous:
+            check_same("settings", rendezvous.gather(_shared(provenance.config)))
         # Before all else of TensorFlow, which workers insist on.
-        placement = (
-            strategies.strategy(strategies.of_one_process(strategy))
-            if dry_run
-            else strategies.strategy(strategy, workers, task)
-        )
+        placement = strategies.strategy(strategy, workers, task)
+        if rendezvous:
+            rendezvous.on_loss(strategies.abort_collectives)
+        group = Workers(placement, rendezvous)
         # Anew: TensorFlow's service of workers has taken SIGTERM for itself.
         with interruption.listening(), environment(seed, deterministic, precision):
-            experiment = build(settings, placement, trust_source)
+            experiment = build(
+                settings, placement, workers=group, trust_source=trust_source
+            )
             if dry_run:
                 print(experiment.describe())
                 return {}
+            if rendezvous is None and group.count > 1:
+                with failures.readable():
+                    group.check_same("settings", _shared(provenance.config))
             return _train(
-                run, settings, experiment, callbacks, provenance, interruption
+                run, settings, experiment, callbacks, provenance, interruption, group
             )
 
 
-def _train(run, settings, experiment, callbacks, provenance, interruption):
-    workers = Workers(experiment.distiller.distribute_strategy)
-    with failures.readable():
-        _check_agreement(workers, provenance.config, experiment)
+def _joined(settings, dry_run):
+    """Return the `Rendezvous` of all workers; nothing, in a context, without any."""
+    if dry_run or settings.strategy != "multi_worker":
+        return contextlib.nullcontext()
+    cluster = clusters.find(settings.workers, settings.task)
+    return Rendezvous(cluster, settings.worker_timeout)
+
+
+def _shared(config):
+    """Return the statements of a configuration that all workers have in common."""
+    statements = configuration.statements(config)
+    return {k: v for k, v in statements.items() if k not in LOCATION}
+
+
+def _train(run, settings, experiment, callbacks, provenance, interruption, workers):
     commits = commits_of(run)
     chief = workers.is_chief
     with run.started(provenance.config) if chief else contextlib.nullcontext():
@@ -240,31 +260,6 @@ def _train(run, settings, experiment, callbacks, provenance, interruption):
             with run.writing(hint):
                 write_json(run.results, results)
     return results
-
-
-def _check_agreement(workers, config, experiment):
-    """Check that all workers train the same; each must call it at the same point."""
-    settings = configuration.statements(config)
-    source = experiment.source
-    own = {
-        "settings": sorted((k, v) for k, v in settings.items() if k not in LOCATION),
-        "data": [data_digest(experiment.info), experiment.info.digests],
-        "source": source and source.record["sha256"],
-    }
-    digests = [_short_digest(value) for value in own.values()]
-    totals = workers.total(*digests)
-    for what, digest, total in zip(own, digests, totals, strict=True):
-        if total != workers.count * digest:
-            raise InvalidValue(
-                f"Workers have different {what}. Expected the same command on all, but "
-                "for --task and what tells where data is. Received by worker "
-                f"{workers.index}: others than a worker beside it."
-            )
-
-
-def _short_digest(value):
-    text = json.dumps(value, default=str)
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
 
 def _fit(run, settings, experiment, callbacks, workers, interruption):

@@ -56,6 +56,7 @@ class Settings:
     strategy: Any = "auto"
     workers: Any = None
     task: int | None = None
+    worker_timeout: float = 300
     steps_per_execution: int = 1
     evaluate_every: int = 1
     non_finite: str = "stop"
@@ -88,6 +89,7 @@ class Settings:
             positive_int("checkpoint_steps", self.checkpoint_steps)
         if self.checkpoint_minutes is not None:
             number("checkpoint_minutes", self.checkpoint_minutes, positive=True)
+        number("worker_timeout", self.worker_timeout, positive=True)
         choice("precision", self.precision, PRECISIONS)
         choice("non_finite", self.non_finite, NON_FINITE)
         for name in ("deterministic", "tensorboard"):

@@ -1,6 +1,7 @@
 """tools/launch_local: two workers on one machine, through the command."""
 
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -61,6 +62,30 @@ def test_the_status_is_that_of_the_first_failure(tmp_path):
     assert re.search(r"^\[[01]\] afd-train: ", error, re.MULTILINE)
     assert "Did you mean pairings/digits_resnet8_resnet20.gin" in error
     assert output == ""
+
+
+@pytest.mark.parametrize("dead", range(3))
+def test_the_death_of_any_worker_ends_the_others(dead):
+    seconds = [600, 600, 600]
+    seconds[dead] = 0.2
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import sys, time; time.sleep({s}); sys.exit(75)"]
+        )
+        for s in seconds
+    ]
+    launcher = runpy.run_path(str(LAUNCHER))
+    launcher["wait"].__globals__["GRACE_SECONDS"] = 0
+    try:
+        assert launcher["wait"](children) == 75
+        statuses = [child.poll() for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    expected = [-signal.SIGTERM] * 3
+    expected[dead] = 75
+    assert statuses == expected
 
 
 @pytest.mark.parametrize(

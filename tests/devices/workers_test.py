@@ -155,7 +155,33 @@ def test_workers_with_different_settings_do_not_train(tmp_path, ports):
     assert statuses == [2, 2], outputs
     for text in outputs:
         assert "mistake: Workers have different settings." in text
+        assert "train.seed = 0 on worker 0, 7 on worker 1." in text
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize(
+    "stage", ["joining", "building", "training", "evaluating", "saving"]
+)
+def test_a_survivor_ends_in_time_at_each_stage(tmp_path, ports, stage, dead):
+    workers = worker_run.start(
+        tmp_path / "run",
+        ports,
+        prepare=["die_while", stage, dead],
+        worker_timeout=5 if stage == "joining" else 300,
+    )
+    try:
+        assert workers[dead].wait(300) == -signal.SIGKILL
+        # A minute is promised; the rest is for a machine that is busy.
+        status = workers[1 - dead].wait(120)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    output = worker_run.output(tmp_path / "run", 1 - dead)
+    assert status == 75, output
+    said = "in vain for" if stage == "joining" else f"Worker {dead} was lost: it"
+    assert said in output
 
 
 @pytest.mark.parametrize("dead", [0, 1])

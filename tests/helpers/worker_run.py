@@ -6,7 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import keras
+
+from afd_tf import data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +90,53 @@ def hide_checkpoints_from_the_second(task):
     return {}
 
 
+class _At(keras.callbacks.Callback):
+    """Calls a function at a stage: "training", "evaluating" or "saving"."""
+
+    def __init__(self, stage, function):
+        super().__init__()
+        self._stage, self._function = stage, function
+
+    def _reach(self, stage):
+        if stage == self._stage:
+            self._function()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._reach("training")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._reach("evaluating")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._reach("saving")
+
+
+def die_while(own, stage, dead):
+    """Let a worker die at a stage.
+
+    While it is built the other does something long, in which it asks for nobody.
+    """
+
+    def die():
+        if own == dead:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def load_data(*arguments, **options):
+        if stage == "building":
+            die()
+            time.sleep(600)
+        return data.load(*arguments, **options)
+
+    if stage == "joining":
+        die()
+    return {
+        "load_data": load_data,
+        "callbacks": [_At(stage, die)],
+        "method": "vanilla",
+        "method_options": None,
+    }
+
+
 def give_the_second_another_seed(task):
     return {"seed": 7} if task == 1 else {}
 
@@ -108,7 +160,7 @@ def start(workdir, ports, normalization=False, prepare=None, **changes):
         ports: list of int, one for each.
         normalization: see `settings`.
         prepare: str, the name of a function here, called first in each with its task;
-            it returns further arguments of `train`.
+            it returns further arguments of `train`. Or a list of it and arguments.
         **changes: arguments of `train` that JSON can hold.
 
     Returns:
@@ -148,7 +200,8 @@ def main(workdir, normalization, prepare, changes):
 
     arguments = {**settings(normalization), **changes}
     if prepare:
-        arguments |= globals()[prepare](changes["task"])
+        name, *options = [prepare] if isinstance(prepare, str) else prepare
+        arguments |= globals()[name](changes["task"], *options)
     try:
         training.train(workdir, **small_runs.arguments(**arguments))
     except KeyboardInterrupt as error:

@@ -50,6 +50,7 @@ def test_train_takes_every_setting_with_its_default_and_hands_it_on(
         {"checkpoint_steps": 0},
         {"checkpoint_steps": 1.5},
         {"checkpoint_minutes": 0},
+        {"worker_timeout": 0},
         {"checkpoint_minutes": "10"},
         {"precision": "bfloat16"},
         {"non_finite": "go on"},
