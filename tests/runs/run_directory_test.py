@@ -21,7 +21,7 @@ def started(path, config=CONFIG):
     run = RunDirectory(path)
     run.check(config)
     with run.started(config):
-        (run.checkpoints / "epoch-0001-step-000000.index").touch()
+        (run.checkpoints / "epoch-0001-step-000000").mkdir()
     return run
 
 

@@ -13,6 +13,7 @@ import pytest
 import small_runs
 from privileges import without_privileges
 
+from afd_tf.errors import Mistake
 from afd_tf.training.callbacks import metrics_file, tensorboard
 from afd_tf.training.checkpoints import Checkpoints, Position
 
@@ -42,7 +43,7 @@ def assert_is(found, epoch):
 def damaged(checkpoints, suffix):
     """Return the path of a file of the newest checkpoint."""
     path = checkpoints.path(checkpoints.positions()[-1])
-    return path.with_name(f"{path.name}{suffix}")
+    return path / f"state{suffix}"
 
 
 SUFFIXES = (".data-00000-of-00001", ".index")
@@ -65,7 +66,7 @@ def test_a_flipped_bit_anywhere_is_found_or_does_no_harm(tmp_path, suffix):
         path.write_bytes(flipped)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = checkpoints.newest()
+            found = Checkpoints(tmp_path).newest()
         if found.position == Position(2):
             assert_is(found, 2)
         else:
@@ -82,12 +83,9 @@ def test_a_truncated_or_lost_file_is_found(tmp_path, suffix, length):
     path = damaged(checkpoints, suffix)
     if length is None:
         path.unlink()
-        without_index = suffix == ".index"
-        expected = contextlib.nullcontext() if without_index else named(checkpoints)
     else:
         path.write_bytes(path.read_bytes()[:length])
-        expected = named(checkpoints)
-    with expected:
+    with named(checkpoints):
         assert_is(checkpoints.newest(), 1)
 
 
@@ -99,7 +97,7 @@ def named(checkpoints):
 
 def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
     checkpoints = two_checkpoints(tmp_path)
-    for path in tmp_path.glob("*.data-*"):
+    for path in tmp_path.glob("*/*.data-*"):
         path.write_bytes(path.read_bytes()[:-50])
     with (
         pytest.warns(UserWarning, match="is damaged"),
@@ -161,12 +159,16 @@ def small_disk(path, size):
         subprocess.run(["umount", str(path)], check=True)
 
 
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
 def test_a_full_disk_leaves_earlier_checkpoints_as_they_are(tmp_path):
     checkpoints = two_checkpoints(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     with no_file_above(5000), pytest.raises(OSError, match="File too large"):
         checkpoints.save(Position(3), some_values(3), {})
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == contents(tmp_path)
     assert_is(checkpoints.newest(), 2)
 
 
@@ -197,27 +199,63 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
     ]
 
 
-def test_a_real_full_disk_stops_no_training(tmp_path):
+def fill(disk, epoch, step):
+    """Return a callback that fills a disk after a step."""
+
+    def write(model):
+        with contextlib.suppress(OSError):
+            (disk / "filling").write_bytes(bytes(2**20))
+
+    return small_runs.AfterStep(epoch, step, write)
+
+
+def temporaries(disk):
+    return [
+        path for path in disk.rglob("*") if ".temp" in path.name or ".tmp" in path.name
+    ]
+
+
+def test_a_full_disk_loses_no_checkpoint_and_says_what_the_command_does(tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, "400k"):
-
-        def fill(model):
-            with contextlib.suppress(OSError):
-                (disk / "filling").write_bytes(bytes(2**20))
-
-        fills = small_runs.AfterStep(1, 3, fill)
+        again = "last state could not be saved.*goes on after epoch 1"
         with (
             pytest.warns(UserWarning, match="could not be written") as caught,
-            pytest.raises(ValueError, match=r"No space left.*writes the rest"),
+            pytest.raises(Mistake, match=again),
         ):
-            small_runs.train(disk / "run", tensorboard=True, callbacks=[fills])
+            small_runs.train(disk / "run", callbacks=[fill(disk, 1, 3)])
         messages = "\n".join(written(caught))
         for part in ("metrics.csv", "That of epoch 1 is kept"):
             assert part in messages
+        assert not temporaries(disk)
         (disk / "filling").unlink()
-        results = small_runs.train(disk / "run", tensorboard=True)
+        results = small_runs.train(disk / "run")
         assert results["epoch"] == 2
         assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]
+
+
+def test_older_checkpoints_make_room_for_the_last_one_and_the_results(tmp_path):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "600k"):
+        filling = fill(disk, 1, 3)
+        small_runs.train(disk / "run", checkpoint_steps=1, callbacks=[filling])
+        assert (disk / "run" / "results.json").exists()
+        assert Checkpoints(disk / "run" / "checkpoints").positions()[-1] == Position(2)
+        assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]
+        assert not temporaries(disk)
+
+
+def test_a_last_row_that_was_lost_returns_from_the_checkpoint(tmp_path):
+    small_runs.train(tmp_path, epochs=1)
+    rows = small_runs.rows(tmp_path)
+    (tmp_path / "results.json").unlink()
+    for lost in ("epoch\n", None):
+        (tmp_path / "metrics.csv").unlink()
+        if lost is not None:
+            (tmp_path / "metrics.csv").write_text(lost)
+        small_runs.train(tmp_path, epochs=1)
+        assert small_runs.rows(tmp_path) == rows
+        (tmp_path / "results.json").unlink()
 
 
 def test_metrics_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
