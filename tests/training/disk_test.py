@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import subprocess
 import warnings
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_runs
+import tensorflow as tf
 from privileges import without_privileges
 
 from afd_tf.errors import Mistake
+from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training.callbacks import metrics_file, tensorboard
-from afd_tf.training.checkpoints import Checkpoints, Position
+from afd_tf.training.checkpoints import Checkpoints, Position, of_run
 
 
 def some_values(seed=0):
@@ -25,6 +28,13 @@ def some_values(seed=0):
         "network/a/1/bias": rng.normal(size=7).astype("float32"),
         "optimizer/0/iterations": np.int64(seed),
     }
+
+
+@pytest.fixture(scope="module")
+def finished_in_two(tmp_path_factory):
+    path = tmp_path_factory.mktemp("disk") / "run"
+    small_runs.train(path)
+    return path
 
 
 def two_checkpoints(folder):
@@ -104,6 +114,70 @@ def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
         pytest.raises(ValueError, match="all 2 are damaged"),
     ):
         checkpoints.newest()
+
+
+@pytest.mark.parametrize("change", ["renamed", "copied"])
+def test_a_checkpoint_under_another_name_is_refused(tmp_path, change):
+    checkpoints = two_checkpoints(tmp_path)
+    old, new = (checkpoints.path(Position(epoch)) for epoch in (1, 9))
+    old.rename(new) if change == "renamed" else shutil.copytree(old, new)
+    before = contents(tmp_path)
+    with pytest.raises(Mistake, match=r"is one of epoch 1, not of epoch 9"):
+        checkpoints.newest()
+    assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    Checkpoints(tmp_path, configuration="a").save(Position(1), some_values(), {})
+    assert Checkpoints(tmp_path, configuration="a").newest().position == Position(1)
+    with pytest.raises(Mistake, match="of a run of another configuration"):
+        Checkpoints(tmp_path, configuration="b").newest()
+
+
+def test_missing_checkpoints_are_not_the_same_as_none(tmp_path):
+    checkpoints = two_checkpoints(tmp_path)
+    for epoch in (1, 2):
+        shutil.rmtree(checkpoints.path(Position(epoch)))
+    with pytest.raises(Mistake, match="there were some, and none is left"):
+        checkpoints.newest()
+
+
+@pytest.mark.parametrize(
+    ("position", "record", "message"),
+    [
+        (Position(1, 9999), {}, r"epoch 1 and 9999 steps, of a run of 2 epochs of 5"),
+        (Position(3), {}, "it is of epoch 3"),
+        (Position(1), {"rows": 3}, r"\['rows'\] is 3, not a list"),
+    ],
+)
+def test_what_no_training_saves_is_refused(
+    tmp_path, finished_in_two, position, record, message
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished_in_two, run)
+    (run / "results.json").unlink()
+    checkpoints = of_run(RunDirectory(run))
+    newest = checkpoints.newest()
+    checkpoints.save(position, newest.values, newest.record | record)
+    with pytest.raises(Mistake, match=f"Damaged checkpoint .*{message}"):
+        small_runs.train(run)
+    assert small_runs.rows(run) == small_runs.rows(finished_in_two)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_no_damage(
+    tmp_path, monkeypatch
+):
+    reader, training = two_checkpoints(tmp_path), Checkpoints(tmp_path, keep=1)
+    load = tf.train.load_checkpoint
+
+    def load_too_late(path):
+        monkeypatch.setattr(tf.train, "load_checkpoint", load)
+        training.save(Position(3), some_values(3), {"rows": [3]})
+        return load(path)
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", load_too_late)
+    assert_is(reader.newest(), 3)
 
 
 def interrupt(model):

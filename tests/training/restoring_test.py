@@ -1,11 +1,13 @@
 """Networks of a run, built from their record and loaded alone."""
 
 import json
+import shutil
 
 import keras
 import pytest
 import small_runs
 
+from afd_tf.errors import Mistake
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training.restoring import restore_network
 
@@ -40,3 +42,21 @@ def test_a_network_that_cannot_be_described_is_refused_by_export_alone(tmp_path)
     assert restore_network(run, "small")[1] == "small"
     with pytest.raises(ValueError, match=r"'own'.*without get_config\(\)"):
         restore_network(run, "own")
+
+
+@pytest.mark.parametrize(
+    "damage", [{"class_name": "Nothing"}, {"config": {"layers": [None]}}, {"module": 3}]
+)
+def test_a_damaged_description_is_named_and_written_anew_at_the_next_start(
+    finished, tmp_path, damage
+):
+    run = RunDirectory(shutil.copytree(finished, tmp_path / "run"))
+    described = json.loads(run.networks.read_text())
+    described["small"] |= damage
+    run.networks.write_text(json.dumps(described))
+    with pytest.raises(Mistake, match=r"Network 'small' .* cannot be built"):
+        restore_network(run, "small")
+    run.networks.write_text("garbage")
+    run.results.unlink()
+    small_runs.train(run.path, epochs=1)
+    assert restore_network(run, "small")[1] == "small"
