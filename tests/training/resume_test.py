@@ -170,9 +170,10 @@ def test_events_between_which_and_their_checkpoint_a_kill_comes_are_there_once(
 
     same = {"checkpoint_steps": 5, "tensorboard": True}
     save = Saver.save
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Saver, "save", kill_before)
+    monkeypatch.setattr(Saver, "save", kill_before)
+    with pytest.raises(KeyboardInterrupt):
         small_runs.train(tmp_path, **same)
+    monkeypatch.undo()
     positions = Checkpoints(tmp_path / "checkpoints").positions()
     assert positions == [Position(0, 5)]
     small_runs.train(tmp_path, **same)
