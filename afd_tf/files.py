@@ -1,10 +1,13 @@
 """Files: reading with limits, writing as a whole, one lock."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -15,6 +18,8 @@ try:
 except ImportError:  # not on this system: nobody is kept out
     fcntl = None
 
+# How names of what is unfinished begin.
+TEMPORARY = ".tmp-"
 # No file that people or this package write for people is larger.
 _MAX_BYTES = 2**24
 _MAX_NUMBER = 2**63
@@ -93,14 +98,14 @@ def read_json(path, shape, what="file"):
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, what, f"it is no JSON ({error})") from error
-    wrong = _mismatch(value, shape, "")
+    wrong = mismatch(value, shape)
     if wrong:
         raise _unreadable(path, what, wrong)
     return value
 
 
-def _mismatch(value, shape, place):
-    """Say what is wrong with a value, or return None."""
+def mismatch(value, shape, place=""):
+    """Say what is wrong with a value of JSON, or return None; see `read_json`."""
     if isinstance(shape, dict) and isinstance(value, dict):
         if str in shape:
             parts = [(key, part, shape[str]) for key, part in value.items()]
@@ -115,7 +120,7 @@ def _mismatch(value, shape, place):
         return None
     else:
         return f"{place or 'it'} is {_shown(value)}, not {_name(shape)}"
-    wrong = (_mismatch(part, its, f"{place}[{key!r}]") for key, part, its in parts)
+    wrong = (mismatch(part, its, f"{place}[{key!r}]") for key, part, its in parts)
     return next(filter(None, wrong), None)
 
 
@@ -150,27 +155,69 @@ def _unreadable(path, what, reason):
 
 
 @contextlib.contextmanager
-def replacing(*paths):
-    """Write files as a whole or not at all: beside them first, then renamed in order.
+def replacing(path):
+    """Write a file or a folder as a whole or not at all: beside it, then renamed.
+
+    What is unfinished is in a folder of its own, whose name begins with `TEMPORARY`.
+    After a failure nothing is left of it; after a kill see `remove_temporaries`.
 
     Args:
-        *paths: paths of files in one folder.
+        path: path; a folder there is replaced, too.
 
     Yields:
-        list of temporary paths, one for each, whose names are the paths' own after one
-        common beginning.
+        path of the same name to write to; nothing is there.
     """
-    temporary = [p.with_name(f".tmp-{os.getpid()}-{p.name}") for p in paths]
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
+        temporary = folder / path.name
         yield temporary
-        for path in temporary:
-            _flush(path)
-        for path, final in zip(temporary, paths, strict=True):
-            os.replace(path, final)
-        _flush(paths[0].parent)
+        inside = temporary.iterdir() if temporary.is_dir() else ()
+        for written in (*inside, temporary):
+            _flush(written)
+        if temporary.is_dir() and path.exists():
+            path.rename(folder / f"{path.name}.before")
+        os.replace(temporary, path)
+        _flush(path.parent)
     finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+        remove(folder)
+
+
+def remove(path):
+    """Remove a file, a link or a folder with all in it, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_temporaries(*folders):
+    """Remove what killed processes left unfinished, while no living one writes there.
+
+    Args:
+        *folders: paths; need not exist.
+    """
+    for folder in folders:
+        for path in folder.glob(f"{TEMPORARY}*"):
+            remove(path)
+
+
+def with_room(write, free):
+    """Write, and make room as often as the disk is full.
+
+    Args:
+        write: callable.
+        free: callable that deletes something and returns whether there was something.
+
+    Raises:
+        OSError: if it cannot be written for another reason, or nothing is left to free.
+    """
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not free():
+                raise
 
 
 def _flush(path):
@@ -183,7 +230,7 @@ def _flush(path):
 
 def write_text(path, text):
     """Write a text file as a whole or not at all."""
-    with replacing(Path(path)) as [temporary]:
+    with replacing(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
@@ -206,11 +253,13 @@ def held(path, create=True):
 
     Raises:
         BlockingIOError: if another holds it; the message tells who.
+        OSError: if it cannot be opened; a link is not followed.
     """
-    if fcntl is None or not (create or path.exists()):
+    if fcntl is None or not (create or os.path.lexists(path)):
         yield
         return
-    with open(path, "a+b", buffering=0) as file:
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    with open(os.open(path, flags, 0o666), "a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

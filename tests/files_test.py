@@ -83,23 +83,64 @@ def test_after_a_failure_the_folders_that_were_made_are_gone(tmp_path):
 
 
 def test_files_are_replaced_as_a_whole_or_not_at_all(tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    files.write_text(first, "old")
+    path = tmp_path / "a"
+    files.write_text(path, "old")
 
     def write_half():
-        with files.replacing(first, second) as temporary:
-            temporary[0].write_text("new")
+        with files.replacing(path) as temporary:
+            temporary.write_text("new")
+            temporary.with_name("what a library leaves").touch()
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         write_half()
-    assert first.read_text() == "old"
+    assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
-    with files.replacing(first, second) as temporary:
-        for path in temporary:
-            path.write_text("new")
-    assert first.read_text() == second.read_text() == "new"
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_killed_processes_left_is_removed_and_links_are_not_followed(tmp_path):
+    folder, target = tmp_path / "run", tmp_path / "target"
+    (folder / ".tmp-1" / "epoch").mkdir(parents=True)
+    target.mkdir()
+    (target / "file").touch()
+    (folder / ".tmp-2").symlink_to(target)
+    (folder / "kept").touch()
+    files.remove_temporaries(folder, tmp_path / "missing")
+    assert os.listdir(folder) == ["kept"]
+    assert os.listdir(target) == ["file"]
+
+
+def test_room_is_made_until_it_is_enough_or_nothing_is_left():
+    def written_when(left):
+        def write():
+            if len(files_there) > left:
+                raise OSError(28, "No space left on device")
+            return "written"
+
+        return write
+
+    files_there = [1, 2, 3]
+
+    def free():
+        return files_there and files_there.pop()
+
+    assert files.with_room(written_when(1), free) == "written"
+    assert files_there == [1]
+    with pytest.raises(OSError, match="No space"):
+        files.with_room(written_when(-1), free)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "target")
+    for create in (True, False):
+        with pytest.raises(OSError, match="symbolic"):
+            files.held(tmp_path / "lock", create).__enter__()
+    assert (tmp_path / "target").read_text() == "precious"
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):

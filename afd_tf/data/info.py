@@ -37,8 +37,8 @@ class DataInfo:
             data set has none.
         digests: dict of "train" and "evaluation" to a SHA-256 of the images in the two
             pipelines: their files' names and sizes (without files, their pixels) and
-            their labels. The labels of tensorflow-datasets are left out where images
-            do not fit in memory: they would have to be read for it.
+            their labels. Where images of tensorflow-datasets do not fit in memory, the
+            checksums of the records stand for the labels; array_record has none.
     """
 
     name: str

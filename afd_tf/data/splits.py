@@ -81,7 +81,7 @@ class OnDemand:
         return labels if self.rows is None else labels[self.rows]
 
     def digest(self):
-        """Return the SHA-256 of the files; labels would have to be read for it."""
+        """Return the SHA-256 of the files, which stands for the labels, too."""
         return sha256(self.files)
 
     def subset(self, rows):

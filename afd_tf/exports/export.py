@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import os
-import tempfile
 from pathlib import Path
 
 from afd_tf.errors import invalid, lookup
 from afd_tf.exports.formats import FORMATS
 from afd_tf.exports.preprocessing import as_json, preprocessing_file
-from afd_tf.files import made_folder
+from afd_tf.files import held, made_folder, remove
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +101,13 @@ def export(network, path, preprocessing=None, *, format="saved_model", tolerance
 
     kind = _installed(format)
     parity.check_network(network)
-    path = _check_target(Path(path), kind)
+    path = Path(path).expanduser()
+    _check_place(path, kind)
     described = as_json(preprocessing, network.name)
-    reference = parity.float32_copy(network)
 
-    with _workspace(path) as workspace:
+    with _workspace(path) as (workspace, killed):
+        _check_free(path, kind, killed)
+        reference = parity.float32_copy(network)
         draft = workspace / path.name
         kind.write(reference, draft)
         error = parity.check_parity(reference, kind.load(draft), tolerance)
@@ -114,7 +115,8 @@ def export(network, path, preprocessing=None, *, format="saved_model", tolerance
             file = preprocessing_file(draft, folder=not kind.suffix)
             file.parent.mkdir(exist_ok=True)
             file.write_text(described + "\n", encoding="utf-8")
-        for finished in sorted(workspace.iterdir()):
+        # The network last: if it is there, so is all else.
+        for finished in sorted(workspace.iterdir(), key=lambda file: file == draft):
             os.replace(finished, path.parent / finished.name)
     return ExportReport(
         path=path,
@@ -139,24 +141,13 @@ def _installed(name):
     return kind
 
 
-def _check_target(path, kind):
-    path = path.expanduser()
+def _check_place(path, kind):
     if kind.suffix and not kind.is_name(path):
         raise invalid(
             "path",
             f"a file name ending in {kind.suffix!r}",
             received=f"path='{path}'",
             hint=f"Use '{path}{kind.suffix}'.",
-        )
-    taken = [path, preprocessing_file(path, folder=not kind.suffix)]
-    taken = [str(file) for file in taken if file.exists()]
-    empty_folder = not kind.suffix and path.is_dir() and not any(path.iterdir())
-    if taken and not empty_folder:
-        raise invalid(
-            "path",
-            "a target that does not exist yet (--output)",
-            received=f"path='{path}', and '{taken[0]}' exists",
-            hint="Remove it or choose another.",
         )
     parent = path.parent
     while not parent.exists() and parent != parent.parent:
@@ -168,17 +159,45 @@ def _check_target(path, kind):
             received=f"path='{path}', but '{parent}' is not a writable folder",
             hint="Choose another.",
         )
-    return path
+
+
+def _check_free(path, kind, killed):
+    # Of a killed export there may be half; the network's file comes last.
+    described = [] if killed else [preprocessing_file(path, folder=not kind.suffix)]
+    taken = [str(file) for file in (path, *described) if os.path.lexists(file)]
+    empty_folder = not kind.suffix and path.is_dir() and not any(path.iterdir())
+    if taken and not empty_folder:
+        raise invalid(
+            "path",
+            "a target that does not exist yet (--output)",
+            received=f"path='{path}', and '{taken[0]}' exists",
+            hint="Remove it or choose another.",
+        )
 
 
 @contextlib.contextmanager
 def _workspace(path):
-    """Give a folder beside `path`; afterwards remove it, and what a failure left."""
-    with (
-        made_folder(path.parent),
-        tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder,
-    ):
-        yield Path(folder)
+    """Give an empty folder beside `path`, and whether a killed export had left one.
+
+    Afterwards it is removed, and what a failure left.
+    """
+    folder = path.with_name(f".export-{path.name}")
+    with made_folder(path.parent), contextlib.ExitStack() as stack:
+        killed = folder.exists()
+        folder.mkdir(exist_ok=True)
+        try:
+            stack.enter_context(held(folder / "lock"))
+        except BlockingIOError as error:
+            raise invalid(
+                "path",
+                "a target that nobody else writes",
+                received=f"path='{path}', which {error} writes at the moment",
+            ) from error
+        stack.callback(remove, folder)
+        files = folder / "files"
+        remove(files)
+        files.mkdir()
+        yield files, killed
 
 
 def _size(path):

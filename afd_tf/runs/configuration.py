@@ -1,6 +1,8 @@
 """Configuration text: statements `name = value`, and the differences of two texts."""
 
 import functools
+import hashlib
+import json
 
 
 def from_settings(settings, name="train"):
@@ -43,6 +45,17 @@ def statements(text):
             joined.append(line.strip())
     pairs = (statement.partition("=") for statement in joined)
     return {key.strip(): value.strip().strip("\\").strip() for key, _, value in pairs}
+
+
+def digest(text, ignore=()):
+    """Return a SHA-256 that configurations without `differences` have in common.
+
+    Args:
+        text: str, gin text.
+        ignore: keys that do not count.
+    """
+    counted = {k: v for k, v in statements(text).items() if k not in ignore}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def differences(old, new, ignore=()):

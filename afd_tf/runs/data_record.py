@@ -57,10 +57,11 @@ def record_data(run, info):
         info: DataInfo.
 
     Raises:
-        InvalidValue: if the data is not that of the run's earlier epochs.
+        InvalidValue: if the data is not that of the run's earlier epochs, or their
+            record is missing.
     """
     record = json.loads(json.dumps(dataclasses.asdict(info)))
-    if not run.dataset.exists():
+    if run.is_new(run.dataset):
         write_json(run.dataset, record)
         return
     earlier = read_data(run)

@@ -15,12 +15,20 @@ results.json          written once, when the run is finished
 """
 
 import contextlib
-import shutil
+import os
 import tempfile
 from pathlib import Path
 
 from afd_tf.errors import InvalidValue, invalid
-from afd_tf.files import held, read_json, read_text, write_text
+from afd_tf.files import (
+    TEMPORARY,
+    held,
+    read_json,
+    read_text,
+    remove,
+    remove_temporaries,
+    write_text,
+)
 from afd_tf.runs import configuration
 
 # The layout of `results.json`; one of another number is not read.
@@ -86,11 +94,14 @@ class RunDirectory:
         self.source = self.checkpoints / "source.json"
         self.commits = self.checkpoints / "commits.json"
         self.lock = self.checkpoints / "lock"
+        # There once the first checkpoint is: without any, some are missing.
+        self.saved = self.checkpoints / "saved"
         self.logs = self.path / "logs"
         self.export = self.path / "export"
         self.results = self.path / "results.json"
-        # What training writes beside checkpoints, removed if nothing was saved.
-        self._written = (self.config, self.operative_config, self.metrics, self.logs)
+        # What training writes beside checkpoints, removed if nothing was saved; the
+        # configuration last, by which the same command knows the rest.
+        self._written = (self.operative_config, self.metrics, self.logs, self.config)
 
     def check(self, config):
         """Check that this directory can hold the run of a configuration.
@@ -107,12 +118,13 @@ class RunDirectory:
             self._check(config)
             with self._locked(create=False):
                 pass
-        except PermissionError as error:
+        except OSError as error:
             raise self._error("a directory that can be written", str(error)) from error
 
     def _check(self, config):
         if self.path.exists() and not self.path.is_dir():
             raise self._error("a directory", "is a file")
+        self._check_links()
         if not self.config.exists():
             strangers = self._strangers()
             if strangers:
@@ -146,8 +158,29 @@ class RunDirectory:
     def _strangers(self):
         if not self.path.exists():
             return []
-        names = sorted(path.name for path in self.path.iterdir())
-        return [name for name in names if not name.startswith(".tmp-")]
+        names = {path.name for path in self.path.iterdir()}
+        # What a start leaves that was killed before its first file was whole.
+        if self.checkpoints.is_dir():
+            inside = {path.name for path in self.checkpoints.iterdir()}
+            if not _without_temporaries(inside - {self.lock.name}):
+                names.discard(self.checkpoints.name)
+        return _without_temporaries(names)
+
+    def _check_links(self):
+        """Refuse links by which files elsewhere would be read or written."""
+        own = self.path.resolve()
+        for folder, folders, files in os.walk(self.path):
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                if (
+                    path.is_symlink()
+                    and own not in Path(os.path.realpath(path)).parents
+                ):
+                    raise self._error(
+                        "a directory without links that lead out of it",
+                        f"has {str(path)!r}, a link to {os.readlink(path)!r}",
+                        hint="Put what it leads to in its place, or choose another "
+                        "--workdir.",
+                    )
 
     def _check_writable(self):
         # The nearest folder that exists, so that a refusal leaves nothing behind.
@@ -155,7 +188,7 @@ class RunDirectory:
         while not folder.exists():
             folder = folder.parent
         try:
-            with tempfile.TemporaryFile(dir=folder):
+            with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY):
                 pass
         except OSError as error:
             raise self._error(
@@ -171,11 +204,34 @@ class RunDirectory:
         """Check that this is the directory of a run that was started.
 
         Raises:
-            InvalidValue: if it has no config.gin.
+            InvalidValue: if it has no config.gin, or links that lead out of it.
         """
         if not self.config.is_file():
             expected = "the directory of a run, with a config.gin"
             raise invalid("workdir", expected, str(self.path))
+        self._check_links()
+
+    def has_state(self):
+        """Return whether anything was ever saved here to go on from."""
+        return self.saved.exists() or any(self.checkpoints.glob("epoch-*"))
+
+    def is_new(self, record):
+        """Return whether a record of the run's beginning is still to be written.
+
+        Args:
+            record: path of one of its files.
+
+        Raises:
+            InvalidValue: if it is missing although the run has begun: it would tell
+                whether what was trained on is still the same.
+        """
+        if not record.exists() and self.has_state():
+            raise self._error(
+                "a run with all of its records",
+                f"has checkpoints and no {record.name}",
+                hint=f"Put back {str(record)!r}, or choose another --workdir.",
+            )
+        return not record.exists()
 
     @contextlib.contextmanager
     def started(self, config):
@@ -195,13 +251,14 @@ class RunDirectory:
             with self.writing():
                 self.checkpoints.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(self._locked())
+                remove_temporaries(self.path, self.checkpoints, self.logs)
             try:
                 with self.writing():
                     if not self.config.exists():
                         write_text(self.config, config)
                 yield
             except BaseException:
-                if not any(self.checkpoints.glob("*.index")):
+                if not self.has_state():
                     self._discard(absent)
                 raise
 
@@ -224,14 +281,17 @@ class RunDirectory:
 
     def _discard(self, absent):
         for path in (self.checkpoints, *self._written):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
         for folder in absent:
             # Stays if somebody else has put something there.
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def identity(self):
+        """Return the digest of the configuration that its checkpoints hold, or None."""
+        if not self.config.is_file():
+            return None
+        return configuration.digest(self.read_config(), LOCATION)
 
     def read_config(self):
         """Return the run's configuration as text.
@@ -269,6 +329,10 @@ class RunDirectory:
             received = f"workdir={str(self.path)!r}, without {path.name}"
             raise invalid("workdir", "a run that has begun", received=received)
         return read_json(path, shape, "record")
+
+
+def _without_temporaries(names):
+    return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 
 def _first(differences, count=8):

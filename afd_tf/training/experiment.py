@@ -18,7 +18,7 @@ from afd_tf.runs.data_record import data_digest, read_data
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.text import counted
 from afd_tf.training import failures
-from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
+from afd_tf.training.checkpoints import no_checkpoint, of_run
 from afd_tf.training.source import Source, check_same_data, load_source
 from afd_tf.training.state import State
 
@@ -170,7 +170,7 @@ def restore(workdir, settings, trust_source=True):
         settings = dataclasses.replace(settings, load_data=load_data)
     alone = strategies.of_one_process(settings.strategy)
     experiment = build(settings, strategies.strategy(alone), trust_source=trust_source)
-    checkpoint = Checkpoints(run.checkpoints).newest()
+    checkpoint = of_run(run).newest()
     if checkpoint is None:
         raise no_checkpoint(workdir)
     _check_classes(run, experiment.info)

@@ -7,7 +7,8 @@ from afd_tf.data import position_of
 from afd_tf.devices import clusters, strategies
 from afd_tf.devices.rendezvous import Rendezvous, check_same
 from afd_tf.devices.workers import Workers
-from afd_tf.files import write_json, write_text
+from afd_tf.errors import InvalidValue
+from afd_tf.files import mismatch, with_room, write_json, write_text
 from afd_tf.runs import configuration
 from afd_tf.runs.data_record import record_data
 from afd_tf.runs.provenance import Provenance, commits_of
@@ -33,6 +34,9 @@ from afd_tf.training.restoring import record_networks
 from afd_tf.training.settings import Settings
 from afd_tf.training.source import record_source
 from afd_tf.training.state import METRICS, State
+
+_UNWRITTEN = "Training is finished and saved: the same command writes the rest."
+_RECORD = {"rows": [dict], "seconds": float, "stopped": bool}
 
 
 def train(
@@ -246,7 +250,10 @@ def _train(run, settings, experiment, callbacks, provenance, interruption, worke
                 write_json(run.commits, commits)
                 write_text(run.operative_config, provenance.operative_config())
             print(f"{run.path}: run directory.")
-        epochs = _fit(run, settings, experiment, callbacks, workers, interruption)
+        identity = configuration.digest(provenance.config, LOCATION)
+        epochs = _fit(
+            run, identity, settings, experiment, callbacks, workers, interruption
+        )
         results = make_results(
             experiment.evaluate(),
             experiment,
@@ -256,52 +263,85 @@ def _train(run, settings, experiment, callbacks, provenance, interruption, worke
             commits=commits,
         )
         if chief:
-            hint = "Training is finished: the same command writes the rest."
-            with run.writing(hint):
-                write_json(run.results, results)
+            with run.writing(_UNWRITTEN):
+                room = Checkpoints(run.checkpoints).free
+                with_room(lambda: write_json(run.results, results), room)
     return results
 
 
-def _fit(run, settings, experiment, callbacks, workers, interruption):
+def _fit(run, identity, settings, experiment, callbacks, workers, interruption):
     """Train from the step that was saved last on; return the number of epochs done."""
     distiller, epochs = experiment.distiller, experiment.epochs
+    steps = experiment.info.steps_per_epoch
     state = State(distiller)
-    saver = Saver(Checkpoints(run.checkpoints, settings.keep), state, workers)
+    saver = Saver(Checkpoints(run.checkpoints, settings.keep, identity), state, workers)
     try:
         with interruption.between_steps(), failures.readable(failures.KEPT):
             restored = saver.restore()
             start = restored.position if restored else Position(0)
+            record = restored.record if restored else {}
+            if restored:
+                _check_restored(restored, epochs, steps)
+            metrics = MetricsFile(run.metrics, steps, record, saver.free)
             if restored and workers.is_chief:
                 in_all = counted(epochs, "epoch")
                 print(f"Continuing {run.path} after {start}; {in_all} in all.")
             _pretrain(experiment, interruption, workers)
-            stopped = restored and restored.record.get("stopped")
-            if stopped or start >= Position(epochs):
-                return start.epoch
-            history = distiller.fit(
-                experiment.train,
-                validation_data=experiment.evaluation,
-                validation_freq=_evaluated(epochs, settings.evaluate_every),
-                epochs=epochs,
-                initial_epoch=start.epoch,
-                initial_step=start.step,
-                callbacks=_callbacks(
-                    run,
-                    settings,
-                    experiment,
-                    callbacks,
-                    workers,
-                    interruption,
-                    state,
-                    saver,
-                    restored,
-                ),
-                shuffle=False,
-                verbose=0,
-            )
-            return history.epoch[-1] + 1
+            if record.get("stopped") or start >= Position(epochs):
+                done = start.epoch
+            else:
+                history = distiller.fit(
+                    experiment.train,
+                    validation_data=experiment.evaluation,
+                    validation_freq=_evaluated(epochs, settings.evaluate_every),
+                    epochs=epochs,
+                    initial_epoch=start.epoch,
+                    initial_step=start.step,
+                    callbacks=_callbacks(
+                        run,
+                        settings,
+                        experiment,
+                        callbacks,
+                        workers,
+                        interruption,
+                        state,
+                        saver,
+                        restored,
+                        metrics,
+                    ),
+                    shuffle=False,
+                    verbose=0,
+                )
+                done = history.epoch[-1] + 1
+                _check_saved(saver, Position(done), workers)
+        if workers.is_chief:
+            with run.writing(_UNWRITTEN):
+                metrics.write()  # again: its last row may have found no room
+        return done
     finally:
         saver.close()
+
+
+def _check_restored(checkpoint, epochs, steps):
+    """Check that what a checkpoint says of itself can be gone on from."""
+    position, record = checkpoint.position, checkpoint.record
+    wrong = mismatch(record, _RECORD)
+    if not (0 <= position.step <= steps and Position(0) < position <= Position(epochs)):
+        in_all = counted(epochs, "epoch")
+        wrong = f"it is of {position}, of a run of {in_all} of {steps} steps"
+    if wrong:
+        raise InvalidValue(f"Damaged checkpoint {str(checkpoint.path)!r}: {wrong}.")
+
+
+def _check_saved(saver, end, workers):
+    """Check that the final state was saved; results of another one would deceive."""
+    saver.wait()
+    if workers.total(saver.last != end)[0]:
+        again = f"goes on after {saver.last}" if saver.last else "begins again"
+        raise InvalidValue(
+            "Training is finished, but its last state could not be saved: the warning "
+            f"above says why. Put that right; the same command {again}."
+        )
 
 
 def _pretrain(experiment, interruption, workers):
@@ -340,6 +380,7 @@ def _callbacks(
     state,
     saver,
     restored,
+    metrics,
 ):
     """Return all callbacks, the user's own among them, in the order they need."""
     info, train = experiment.info, experiment.train
@@ -362,10 +403,11 @@ def _callbacks(
         # Before all that read logs: it puts a bad step's back.
         first.append(SkipNonFinite(state, workers, record))
     if workers.is_chief:  # which alone writes the run directory
-        recording.append(MetricsFile(run.metrics, steps, record))
+        recording.append(metrics)
         if settings.tensorboard:
             config = run.read_config()
-            done = start.epoch * steps + start.step
+            # Of an epoch whose evaluation is to come, events may be there already.
+            done = start.epoch * steps
             recording.append(
                 TensorBoard(run.logs, steps, info.batch_size, config, done)
             )

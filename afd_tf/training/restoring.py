@@ -12,19 +12,19 @@ from afd_tf.devices.failures import one_line
 from afd_tf.errors import InvalidValue, lookup
 from afd_tf.files import write_json
 from afd_tf.runs.data_record import read_data
-from afd_tf.training.checkpoints import Checkpoints, no_checkpoint
+from afd_tf.training.checkpoints import no_checkpoint, of_run
 from afd_tf.training.state import NETWORK, by_place, write_all
 
 
 def record_networks(run, distiller):
     """Write down the networks' architectures: export needs nothing else to build them.
 
+    At every start: what an earlier one wrote may be damaged since.
+
     Args:
         run: RunDirectory.
         distiller: OnlineDistiller.
     """
-    if run.networks.exists():
-        return
     pairs = zip(distiller.network_names, distiller.networks, strict=True)
     write_json(run.networks, {name: _architecture(network) for name, network in pairs})
 
@@ -100,7 +100,7 @@ def load_network(run, name, network):
         InvalidValue: if there is no checkpoint, or none of such a network.
     """
     part = f"{NETWORK}/{name}/"
-    checkpoint = Checkpoints(run.checkpoints).newest(part)
+    checkpoint = of_run(run).newest(part)
     if checkpoint is None:
         raise no_checkpoint(run.path)
     variables = {part + k: v for k, v in by_place(network.variables).items()}

@@ -195,7 +195,7 @@ def record_source(run, source):
     """
     if source is None:
         return
-    if not run.source.exists():
+    if run.is_new(run.source):
         write_json(run.source, source.record)
         return
     earlier = run.read_record(run.source, {"sha256": str})

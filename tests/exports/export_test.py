@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from afd_tf import data
 from afd_tf.errors import Mistake
 from afd_tf.exports import FORMATS, export, read_preprocessing, suffix
 from afd_tf.exports.formats.format import Format
+from afd_tf.files import held
 from afd_tf.networks.layers.normalization import FusedBatchNormalization
 
 # Runs exports where importing this package is an error.
@@ -307,6 +309,46 @@ def test_an_export_that_differs_leaves_nothing_behind(
         )
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_after_a_kill_the_same_export_goes_on(tmp_path, monkeypatch, renamed):
+    order, replace = [], os.replace
+
+    def record(source, target):
+        order.append(Path(target).name)
+        replace(source, target)
+
+    same = {"format": "keras", "preprocessing": {"mean": 0}}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", record)
+        export(small_network(), tmp_path / "whole" / "net.keras", **same)
+    assert order == ["net.preprocessing.json", "net.keras"]
+    # What is left by a kill before, between and after the two.
+    here = tmp_path / "here"
+    left = here / ".export-net.keras" / "files"
+    left.mkdir(parents=True)
+    (left.parent / "lock").touch()
+    for index, name in enumerate(order):
+        shutil.copy(
+            tmp_path / "whole" / name, (here if index < renamed else left) / name
+        )
+    if renamed == 2:
+        with pytest.raises(Mistake, match=r"net\.keras' exists"):
+            export(small_network(), here / "net.keras", **same)
+    else:
+        export(small_network(), here / "net.keras", **same)
+    assert sorted(os.listdir(here)) == sorted(order)
+    assert read_preprocessing(here / "net.keras") == {"mean": 0}
+
+
+def test_two_exports_to_one_place_at_a_time_are_refused(tmp_path):
+    (tmp_path / ".export-net").mkdir()
+    with (
+        held(tmp_path / ".export-net" / "lock"),
+        pytest.raises(Mistake, match=r"which process \d+ on .* writes at the moment"),
+    ):
+        export(small_network(), tmp_path / "net")
 
 
 def test_the_largest_difference_is_reported_and_judged_by_the_logits_scale(

@@ -120,8 +120,9 @@ def test_files_and_labels_of_a_prepared_set_are_told_apart(tmp_path):
     same, again, relabelled, other = digests
     assert same == again
     # The files have the same names and sizes, so that labels alone differ.
-    assert relabelled[0]["train"] != same[0]["train"]
-    assert relabelled[0]["evaluation"] == same[0]["evaluation"]
+    for one, two in zip(same, relabelled, strict=True):
+        assert one["train"] != two["train"]
+        assert one["evaluation"] == two["evaluation"]
     for one, two in zip(same, other, strict=True):
         assert not set(one.values()) & set(two.values())
 

@@ -165,7 +165,7 @@ def test_a_damaged_description_of_the_data_is_named(run, capsys, change):
 @pytest.mark.filterwarnings("default:Checkpoint")
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
 def test_a_damaged_checkpoint_is_named(run, capsys, suffix):
-    (path,) = (run / "checkpoints").glob(f"*{suffix}")
+    (path,) = (run / "checkpoints").glob(f"*/*{suffix}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content[:-9])

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from privileges import without_privileges
 
-from afd_tf.files import write_text
-from afd_tf.runs import configuration
+from afd_tf.errors import Mistake
+from afd_tf.files import remove, write_text
+from afd_tf.runs import configuration, run_directory
 from afd_tf.runs.run_directory import RunDirectory
 
 CONFIG = """# Parameters for train:
@@ -21,7 +22,7 @@ def started(path, config=CONFIG):
     run = RunDirectory(path)
     run.check(config)
     with run.started(config):
-        (run.checkpoints / "epoch-0001-step-000000.index").touch()
+        (run.checkpoints / "epoch-0001-step-000000").mkdir()
     return run
 
 
@@ -135,6 +136,80 @@ def test_a_failure_after_a_finished_epoch_keeps_the_run(tmp_path):
     with pytest.raises(KeyError), run.started(CONFIG):
         raise KeyError
     assert run.config.exists()
+
+
+def test_whatever_a_killed_start_leaves_the_same_command_goes_on(tmp_path):
+    steps = [
+        lambda: (tmp_path / "run" / "checkpoints").mkdir(parents=True),
+        lambda: (tmp_path / "run" / "checkpoints" / "lock").touch(),
+        lambda: (tmp_path / "run" / ".tmp-4711").mkdir(),
+        lambda: (tmp_path / "run" / ".tmp-4711" / "config.gin").write_text("half"),
+        lambda: (tmp_path / "run" / "config.gin").write_text(CONFIG),
+        lambda: (tmp_path / "run" / "checkpoints" / ".tmp-4711").write_text("half"),
+    ]
+    for step in steps:
+        step()
+        RunDirectory(tmp_path / "run").check(CONFIG)
+    run = started(tmp_path / "run")
+    names = {path.name for path in run.path.rglob("*")}
+    assert names == {"config.gin", "checkpoints", "lock", "epoch-0001-step-000000"}
+
+
+def test_what_a_killed_removal_leaves_is_known_by_its_configuration(
+    tmp_path, monkeypatch
+):
+    run = RunDirectory(tmp_path)
+
+    def kill(path):
+        raise SystemExit(str(path))
+
+    def fail():
+        with run.started(CONFIG):
+            write_text(run.metrics, "epoch\n")
+            raise KeyError
+
+    monkeypatch.setattr(
+        run_directory, "remove", lambda p: kill(p) if p == run.config else remove(p)
+    )
+    with pytest.raises(SystemExit, match=r"config\.gin"):
+        fail()
+    assert not run.metrics.exists()
+    RunDirectory(tmp_path).check(CONFIG)
+
+
+def test_checkpoints_without_their_configuration_or_records_are_refused(tmp_path):
+    run = started(tmp_path)
+    with pytest.raises(Mistake, match=r"has checkpoints and no dataset\.json"):
+        run.is_new(run.dataset)
+    run.config.unlink()
+    with pytest.raises(Mistake, match="holds 'checkpoints' and no config"):
+        run.check(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints/lock", "logs", "metrics.csv", "checkpoints"]
+)
+def test_links_out_of_the_directory_are_refused_and_not_followed(tmp_path, name):
+    run, target = started(tmp_path / "run"), tmp_path / "target"
+    if name in ("logs", "checkpoints"):
+        target.mkdir()
+        (target / "precious").touch()
+    else:
+        target.write_text("precious")
+    remove(run.path / name)
+    (run.path / name).symlink_to(target)
+    for refused in (lambda: run.check(CONFIG), run.require):
+        with pytest.raises(Mistake, match="without links that lead out of it"):
+            refused()
+    assert target.is_dir() or target.read_text() == "precious"
+    assert not target.is_dir() or os.listdir(target) == ["precious"]
+
+
+def test_links_to_and_within_the_directory_are_followed(tmp_path):
+    run = started(tmp_path / "run")
+    (tmp_path / "link").symlink_to(run.path)
+    (run.path / "best").symlink_to("checkpoints/epoch-0001-step-000000")
+    RunDirectory(tmp_path / "link").check(CONFIG)
 
 
 def test_settings_from_python_become_a_configuration():

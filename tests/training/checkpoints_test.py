@@ -55,7 +55,7 @@ def restore(directory, model):
 
 
 def names(directory):
-    return sorted(path.stem for path in directory.glob("*.index"))
+    return sorted(path.name for path in directory.glob("epoch-*"))
 
 
 # What is in a checkpoint
@@ -218,8 +218,9 @@ def test_positions_are_ordered_by_step_whatever_the_clock_said(tmp_path):
     saved = [Position(0, 7), Position(1), Position(1, 9), Position(1, 10), Position(2)]
     for age, position in enumerate(saved):
         save(tmp_path, model, position, keep=9)
-        for path in tmp_path.glob(f"{Checkpoints(tmp_path).path(position).name}.*"):
-            os.utime(path, (10**9 - age, 10**9 - age))
+        path = Checkpoints(tmp_path).path(position)
+        for file in (*path.iterdir(), path):
+            os.utime(file, (10**9 - age, 10**9 - age))
     assert Checkpoints(tmp_path).positions() == saved
     assert restore(tmp_path, model).position == Position(2)
 
@@ -243,10 +244,10 @@ def test_a_run_that_moved_is_restored(tmp_path):
 
 def test_other_files_are_no_checkpoints(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({}))
-    (tmp_path / "x.index").touch()
+    (tmp_path / "epoch-1-step-0").mkdir()
     save(tmp_path, trained(), keep=1)
     assert Checkpoints(tmp_path).positions() == [Position(1)]
-    assert (tmp_path / "x.index").exists()
+    assert (tmp_path / "epoch-1-step-0").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import subprocess
 import warnings
 from types import SimpleNamespace
@@ -11,10 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_runs
+import tensorflow as tf
 from privileges import without_privileges
 
+from afd_tf.errors import Mistake
+from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training.callbacks import metrics_file, tensorboard
-from afd_tf.training.checkpoints import Checkpoints, Position
+from afd_tf.training.checkpoints import Checkpoints, Position, of_run
 
 
 def some_values(seed=0):
@@ -24,6 +28,13 @@ def some_values(seed=0):
         "network/a/1/bias": rng.normal(size=7).astype("float32"),
         "optimizer/0/iterations": np.int64(seed),
     }
+
+
+@pytest.fixture(scope="module")
+def finished_in_two(tmp_path_factory):
+    path = tmp_path_factory.mktemp("disk") / "run"
+    small_runs.train(path)
+    return path
 
 
 def two_checkpoints(folder):
@@ -42,7 +53,7 @@ def assert_is(found, epoch):
 def damaged(checkpoints, suffix):
     """Return the path of a file of the newest checkpoint."""
     path = checkpoints.path(checkpoints.positions()[-1])
-    return path.with_name(f"{path.name}{suffix}")
+    return path / f"state{suffix}"
 
 
 SUFFIXES = (".data-00000-of-00001", ".index")
@@ -65,7 +76,7 @@ def test_a_flipped_bit_anywhere_is_found_or_does_no_harm(tmp_path, suffix):
         path.write_bytes(flipped)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = checkpoints.newest()
+            found = Checkpoints(tmp_path).newest()
         if found.position == Position(2):
             assert_is(found, 2)
         else:
@@ -82,12 +93,9 @@ def test_a_truncated_or_lost_file_is_found(tmp_path, suffix, length):
     path = damaged(checkpoints, suffix)
     if length is None:
         path.unlink()
-        without_index = suffix == ".index"
-        expected = contextlib.nullcontext() if without_index else named(checkpoints)
     else:
         path.write_bytes(path.read_bytes()[:length])
-        expected = named(checkpoints)
-    with expected:
+    with named(checkpoints):
         assert_is(checkpoints.newest(), 1)
 
 
@@ -99,13 +107,77 @@ def named(checkpoints):
 
 def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
     checkpoints = two_checkpoints(tmp_path)
-    for path in tmp_path.glob("*.data-*"):
+    for path in tmp_path.glob("*/*.data-*"):
         path.write_bytes(path.read_bytes()[:-50])
     with (
         pytest.warns(UserWarning, match="is damaged"),
         pytest.raises(ValueError, match="all 2 are damaged"),
     ):
         checkpoints.newest()
+
+
+@pytest.mark.parametrize("change", ["renamed", "copied"])
+def test_a_checkpoint_under_another_name_is_refused(tmp_path, change):
+    checkpoints = two_checkpoints(tmp_path)
+    old, new = (checkpoints.path(Position(epoch)) for epoch in (1, 9))
+    old.rename(new) if change == "renamed" else shutil.copytree(old, new)
+    before = contents(tmp_path)
+    with pytest.raises(Mistake, match=r"is one of epoch 1, not of epoch 9"):
+        checkpoints.newest()
+    assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    Checkpoints(tmp_path, configuration="a").save(Position(1), some_values(), {})
+    assert Checkpoints(tmp_path, configuration="a").newest().position == Position(1)
+    with pytest.raises(Mistake, match="of a run of another configuration"):
+        Checkpoints(tmp_path, configuration="b").newest()
+
+
+def test_missing_checkpoints_are_not_the_same_as_none(tmp_path):
+    checkpoints = two_checkpoints(tmp_path)
+    for epoch in (1, 2):
+        shutil.rmtree(checkpoints.path(Position(epoch)))
+    with pytest.raises(Mistake, match="there were some, and none is left"):
+        checkpoints.newest()
+
+
+@pytest.mark.parametrize(
+    ("position", "record", "message"),
+    [
+        (Position(1, 9999), {}, r"epoch 1 and 9999 steps, of a run of 2 epochs of 5"),
+        (Position(3), {}, "it is of epoch 3"),
+        (Position(1), {"rows": 3}, r"\['rows'\] is 3, not a list"),
+    ],
+)
+def test_what_no_training_saves_is_refused(
+    tmp_path, finished_in_two, position, record, message
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished_in_two, run)
+    (run / "results.json").unlink()
+    checkpoints = of_run(RunDirectory(run))
+    newest = checkpoints.newest()
+    checkpoints.save(position, newest.values, newest.record | record)
+    with pytest.raises(Mistake, match=f"Damaged checkpoint .*{message}"):
+        small_runs.train(run)
+    assert small_runs.rows(run) == small_runs.rows(finished_in_two)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_no_damage(
+    tmp_path, monkeypatch
+):
+    reader, training = two_checkpoints(tmp_path), Checkpoints(tmp_path, keep=1)
+    load = tf.train.load_checkpoint
+
+    def load_too_late(path):
+        monkeypatch.setattr(tf.train, "load_checkpoint", load)
+        training.save(Position(3), some_values(3), {"rows": [3]})
+        return load(path)
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", load_too_late)
+    assert_is(reader.newest(), 3)
 
 
 def interrupt(model):
@@ -161,12 +233,16 @@ def small_disk(path, size):
         subprocess.run(["umount", str(path)], check=True)
 
 
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
 def test_a_full_disk_leaves_earlier_checkpoints_as_they_are(tmp_path):
     checkpoints = two_checkpoints(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     with no_file_above(5000), pytest.raises(OSError, match="File too large"):
         checkpoints.save(Position(3), some_values(3), {})
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == contents(tmp_path)
     assert_is(checkpoints.newest(), 2)
 
 
@@ -197,27 +273,63 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on(tmp_path, monkeypatch):
     ]
 
 
-def test_a_real_full_disk_stops_no_training(tmp_path):
+def fill(disk, epoch, step):
+    """Return a callback that fills a disk after a step."""
+
+    def write(model):
+        with contextlib.suppress(OSError):
+            (disk / "filling").write_bytes(bytes(2**20))
+
+    return small_runs.AfterStep(epoch, step, write)
+
+
+def temporaries(disk):
+    return [
+        path for path in disk.rglob("*") if ".temp" in path.name or ".tmp" in path.name
+    ]
+
+
+def test_a_full_disk_loses_no_checkpoint_and_says_what_the_command_does(tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, "400k"):
-
-        def fill(model):
-            with contextlib.suppress(OSError):
-                (disk / "filling").write_bytes(bytes(2**20))
-
-        fills = small_runs.AfterStep(1, 3, fill)
+        again = "last state could not be saved.*goes on after epoch 1"
         with (
             pytest.warns(UserWarning, match="could not be written") as caught,
-            pytest.raises(ValueError, match=r"No space left.*writes the rest"),
+            pytest.raises(Mistake, match=again),
         ):
-            small_runs.train(disk / "run", tensorboard=True, callbacks=[fills])
+            small_runs.train(disk / "run", callbacks=[fill(disk, 1, 3)])
         messages = "\n".join(written(caught))
         for part in ("metrics.csv", "That of epoch 1 is kept"):
             assert part in messages
+        assert not temporaries(disk)
         (disk / "filling").unlink()
-        results = small_runs.train(disk / "run", tensorboard=True)
+        results = small_runs.train(disk / "run")
         assert results["epoch"] == 2
         assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]
+
+
+def test_older_checkpoints_make_room_for_the_last_one_and_the_results(tmp_path):
+    disk = tmp_path / "disk"
+    with small_disk(disk, "600k"):
+        filling = fill(disk, 1, 3)
+        small_runs.train(disk / "run", checkpoint_steps=1, callbacks=[filling])
+        assert (disk / "run" / "results.json").exists()
+        assert Checkpoints(disk / "run" / "checkpoints").positions()[-1] == Position(2)
+        assert [row["epoch"] for row in small_runs.rows(disk / "run")] == ["1", "2"]
+        assert not temporaries(disk)
+
+
+def test_a_last_row_that_was_lost_returns_from_the_checkpoint(tmp_path):
+    small_runs.train(tmp_path, epochs=1)
+    rows = small_runs.rows(tmp_path)
+    (tmp_path / "results.json").unlink()
+    for lost in ("epoch\n", None):
+        (tmp_path / "metrics.csv").unlink()
+        if lost is not None:
+            (tmp_path / "metrics.csv").write_text(lost)
+        small_runs.train(tmp_path, epochs=1)
+        assert small_runs.rows(tmp_path) == rows
+        (tmp_path / "results.json").unlink()
 
 
 def test_metrics_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import keras
 import pytest
 import small_runs
 
-from afd_tf.errors import InvalidValue
+from afd_tf.errors import InvalidValue, Mistake
 from afd_tf.runs.run_directory import RunDirectory
 from afd_tf.training.restoring import restore_network
 
@@ -68,3 +68,21 @@ def test_a_changed_description_is_refused_in_a_line(finished, tmp_path):
         run.networks.write_text(json.dumps(changed(described, random)))
         with contextlib.suppress(InvalidValue):
             restore_network(run)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"class_name": "Nothing"}, {"config": {"layers": [None]}}, {"module": 3}]
+)
+def test_a_damaged_description_is_named_and_written_anew_at_the_next_start(
+    finished, tmp_path, damage
+):
+    run = RunDirectory(shutil.copytree(finished, tmp_path / "run"))
+    described = json.loads(run.networks.read_text())
+    described["small"] |= damage
+    run.networks.write_text(json.dumps(described))
+    with pytest.raises(Mistake, match=r"Network 'small' .* cannot be built"):
+        restore_network(run, "small")
+    run.networks.write_text("garbage")
+    run.results.unlink()
+    small_runs.train(run.path, epochs=1)
+    assert restore_network(run, "small")[1] == "small"

@@ -16,6 +16,7 @@ from tensorflow.python.framework import config as tf_config
 
 from afd_tf import OnlineDistiller, data, training
 from afd_tf.text import counted
+from afd_tf.training.callbacks.saving import Saver
 from afd_tf.training.checkpoints import Checkpoints, Position
 from afd_tf.training.interruption import Interrupted
 
@@ -157,6 +158,35 @@ def test_data_that_cannot_begin_within_an_epoch_is_saved_after_whole_ones(tmp_pa
     assert caught.value.position == Position(1)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     assert checkpoints.positions() == [Position(1)]
+
+
+def test_events_between_which_and_their_checkpoint_a_kill_comes_are_there_once(
+    tmp_path, monkeypatch
+):
+    def kill_before(saver, position, *args):
+        if position == Position(1):
+            raise KeyboardInterrupt
+        save(saver, position, *args)
+
+    same = {"checkpoint_steps": 5, "tensorboard": True}
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", kill_before)
+    with pytest.raises(KeyboardInterrupt):
+        small_runs.train(tmp_path, **same)
+    monkeypatch.undo()
+    positions = Checkpoints(tmp_path / "checkpoints").positions()
+    assert positions == [Position(0, 5)]
+    small_runs.train(tmp_path, **same)
+    shown = [(tag, step) for tag, step, _ in small_runs.events(tmp_path)]
+    assert len(shown) == len(set(shown))
+    assert {step for _, step in shown} == {0, 5, 10}
+
+
+@pytest.mark.slow
+def test_random_kills_from_start_to_export_change_nothing():
+    tool = [sys.executable, ROOT / "tools" / "kill_runs.py", "--kills=8", "--runs=2"]
+    done = subprocess.run(tool, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def start(workdir, when=None, number=signal.SIGKILL, delay=0.0):

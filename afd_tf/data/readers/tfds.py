@@ -244,7 +244,7 @@ class PreparedSplit(EncodedSplit):
     def on_demand(self):
         import tensorflow_datasets as tfds
 
-        count, read = self._records()
+        count, read, digest = self._records()
         encoded = {self._image_key: tfds.decode.SkipDecoding()}
 
         def features(row, decoders=None):
@@ -295,23 +295,23 @@ class PreparedSplit(EncodedSplit):
             self.image_shape,
             fetch,
             read_labels,
-            self.files_digest(),
+            sha256(self.files_digest(), digest),
             fetch_part,
         )
 
     def _records(self):
-        """Return the number of records and a function from a number to its bytes."""
+        """Return the number of records, a function from one to its bytes, a digest."""
         import tensorflow_datasets as tfds
 
         if self._format == "tfrecord":
             records = Records(self._split.filepaths)
             records.check_counts(self._split.shard_lengths)
-            return len(records), records.read
+            return len(records), records.read, records.digest
         if self._format == "array_record":
             records = self._builder.as_data_source(
                 self._name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )
-            return len(records), lambda number: records[int(number)]
+            return len(records), lambda number: records[int(number)], ""
         raise invalid(
             "memory_limit",
             f"at least the size of {self._builder.info.full_name} decoded: its format, "

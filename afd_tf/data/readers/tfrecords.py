@@ -1,5 +1,6 @@
 """Random access to the records of TFRecord files."""
 
+import hashlib
 import os
 import struct
 
@@ -21,6 +22,10 @@ class Records:
     Args:
         paths: list of str.
 
+    Attributes:
+        digest: str, SHA-256 of the lengths and checksums of all records, which change
+            with what is in them.
+
     Raises:
         InvalidValue: naming the file, if it cannot be read, ends within a record, or a
             length is not that of its checksum.
@@ -29,11 +34,14 @@ class Records:
     def __init__(self, paths):
         self.paths = [os.fspath(path) for path in paths]
         files, starts, lengths = [], [], []
+        digest = hashlib.sha256()
         for number, path in enumerate(self.paths):
-            for start, length in _scan(path):
+            for start, length, checks in _scan(path):
+                digest.update(checks)
                 files.append(number)
                 starts.append(start)
                 lengths.append(length)
+        self.digest = digest.hexdigest()
         self._files = np.asarray(files, np.int32)
         self._counts = np.bincount(self._files, minlength=len(self.paths))
         self._starts = np.asarray(starts, np.int64)
@@ -106,8 +114,8 @@ def _scan(path):
                 start = begin + length + _FOOTER.size
                 if start > size:
                     raise _damaged(path, "it ends within a record")
-                yield begin, length
-                file.seek(start)
+                file.seek(begin + length)
+                yield begin, length, header + file.read(_FOOTER.size)
     except OSError as error:
         raise _damaged(path, error.strerror) from error
 

@@ -7,7 +7,7 @@ import warnings
 
 import keras
 
-from afd_tf.files import write_text
+from afd_tf.files import with_room, write_text
 
 
 class MetricsFile(keras.callbacks.Callback):
@@ -19,14 +19,16 @@ class MetricsFile(keras.callbacks.Callback):
     Args:
         path: path of the file.
         steps_per_epoch: int.
+        free: callable that makes room on a full disk, see `afd_tf.files.with_room`.
         record: dict, what `record` returned when the state was saved; `{}` at the
             beginning.
     """
 
-    def __init__(self, path, steps_per_epoch, record):
+    def __init__(self, path, steps_per_epoch, record, free=lambda: False):
         super().__init__()
         self._path = path
         self._steps_per_epoch = steps_per_epoch
+        self._free = free
         self._rows = list(record.get("rows", ()))
         self._seconds = record.get("seconds", 0.0)
         self._started = None
@@ -44,7 +46,7 @@ class MetricsFile(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
         if self._rows or self._path.exists():
-            self._write()
+            self._try_to_write()
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
@@ -55,22 +57,30 @@ class MetricsFile(keras.callbacks.Callback):
         row |= {f"{k}_learning_rate": v for k, v in learning_rates(self.model).items()}
         # Plain numbers, as they come back from a checkpoint.
         self._rows.append(row | {k: _plain(v) for k, v in (logs or {}).items()})
-        self._write()
+        self._try_to_write()
 
-    def _write(self):
-        columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
+    def _try_to_write(self):
         try:
-            write_text(self._path, text.getvalue())
+            self.write()
         except OSError as error:
             warnings.warn(
                 f"{self._path} could not be written: {error}. Its rows are kept and "
                 "written after the next epoch. Training goes on.",
                 stacklevel=2,
             )
+
+    def write(self):
+        """Write the file.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        columns = list(dict.fromkeys(key for row in self._rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        with_room(lambda: write_text(self._path, text.getvalue()), self._free)
 
 
 def _plain(value):

@@ -90,6 +90,11 @@ class Saver:
                 stacklevel=2,
             )
 
+    def free(self):
+        """Delete a checkpoint that is not the newest; return whether there was one."""
+        self.wait()
+        return self._checkpoints.free()
+
     def close(self):
         """Wait, and end the thread."""
         self.wait()
@@ -167,7 +172,7 @@ class Save(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._trained_metrics = ()
         # After the last one, an optimizer that averages weights still has to set them.
-        if epoch + 1 < self.params["epochs"]:
+        if epoch + 1 < self.params["epochs"] and not self.model.stop_training:
             self._save(Position(epoch + 1))
             self._stop_if_asked()
 

@@ -24,8 +24,8 @@ class TensorBoard(keras.callbacks.Callback):
         steps_per_epoch: int.
         batch_size: int, for images/s.
         text: str, the configuration.
-        step: int, steps done before; what an interrupted process wrote beyond them is
-            removed.
+        step: int, steps of the epochs finished before; what an interrupted process
+            wrote beyond them is removed: it is written again.
     """
 
     def __init__(self, directory, steps_per_epoch, batch_size, text, step=0):
@@ -125,7 +125,7 @@ def gather_events(directory, step):
             file_version="brain.Event:2", wall_time=events[kept[0]].wall_time
         )
         with (
-            replacing(directory / _EARLIER) as [temporary],
+            replacing(directory / _EARLIER) as temporary,
             tf.io.TFRecordWriter(str(temporary)) as writer,
         ):
             for record in [version.SerializeToString(), *kept]:
