@@ -113,7 +113,8 @@ def test_training_goes_on_when_its_output_is_lost(tmp_path, monkeypatch, capsys)
 def test_what_a_locale_cannot_write_is_escaped():
     Path("p.py").write_text(
         "import afd_launcher; from afd_tf.cli import command\n"
-        "fake = command.Command('a', '', '', (), (), lambda *_: print('caf\\xe9') or 0)\n"
+        "execute = lambda *_: print('caf\\xe9') or 0\n"
+        "fake = command.Command('a', '', '', (), (), execute)\n"
         "command.entry_points(fake)[1]()"
     )
     done = subprocess.run(
