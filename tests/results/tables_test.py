@@ -164,7 +164,7 @@ def test_names_of_a_stranger_are_escaped_in_every_format(tmp_path, format):
     names = ("a\x1b[2J|b", "half\ud800")
     more = "train.new = '\x1b[31m'\n"
     write_seeds(tmp_path, "vanilla", [0.5, 0.6], networks=names)
-    write_seeds(tmp_path, "a\x1b[1mfd", [0.5, 0.7], networks=names, more=more)
+    write_seeds(tmp_path / "\x1b[1m", "afd", [0.5, 0.7], networks=names, more=more)
     comparison = compare([tmp_path])
     table = tables.FORMATS[format](comparison)
     assert table.replace("\n", "").isprintable()
