@@ -6,6 +6,7 @@ from pathlib import Path
 from afd_tf.cli import command, flags
 from afd_tf.errors import InvalidValue, invalid
 from afd_tf.files import write_json, write_text
+from afd_tf.text import printable
 
 _IMAGES = 6
 _PLOT = 'pip install "afd_tf[plot]"'
@@ -38,10 +39,8 @@ def _execute(values, arguments, argv):
             chosen = pictures.choose(wanted, restored.evaluation, info)
         comparison = analysis.compare(restored.distiller, restored.evaluation)
         output = Path(values.output or run.path / "analysis")
-        text = (
-            f"{run.path}: {position} on {info.name} ({info.evaluated_split}), "
-            f"{analysis.as_text(comparison)}"
-        )
+        head = f"{run.path}: {position} on {info.name} ({info.evaluated_split}), "
+        text = printable(head) + analysis.as_text(comparison)
         # As results.json has them: whether this is of the finished run can be told.
         analysed = {
             "epoch": position.epoch,

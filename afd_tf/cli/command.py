@@ -1,12 +1,14 @@
 """Commands: help, errors of one line, exit status; runs opened for them.
 
-Exit status: 0 done, 2 a mistake of the user or an error in the data (an
-`afd_tf.errors.Mistake`: one line, no traceback), 75 another worker was lost (training
-only; try again), 130 interrupted by SIGINT, 143 by SIGTERM (training only, after
-saving); anything unexpected keeps its traceback and ends with 1.
+Exit status: 0 done, 1 an unforeseen error (a line that names the file with the
+traceback), 2 a mistake of the user or an error in the data (an `afd_tf.errors.Mistake`,
+or a file that the system refuses: one line), 74 done, but standard output was lost on
+the way, 75 another worker was lost (training only; try again), 130 interrupted by
+SIGINT, 143 by SIGTERM (training only, after saving).
 """
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -15,6 +17,7 @@ import shlex
 import sys
 import tempfile
 import textwrap
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +25,7 @@ from typing import NamedTuple
 from absl import flags
 
 from afd_tf.cli.flags import GIN_PARAM
-from afd_tf.errors import Mistake
+from afd_tf.errors import InvalidValue, Mistake, shown
 from afd_tf.text import printable
 
 _START_UP_NOTE = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
@@ -41,6 +44,8 @@ class Command(NamedTuple):
         execute: callable from flag values, positional arguments and all arguments as
             typed to the exit status.
         takes_arguments: bool, whether there are positional arguments.
+        is_report: bool, whether all it makes is what it prints: a reader that leaves
+            early, such as `head`, has seen enough.
     """
 
     name: str
@@ -50,6 +55,48 @@ class Command(NamedTuple):
     flags: tuple
     execute: Callable
     takes_arguments: bool = False
+    is_report: bool = False
+
+
+class _Output:
+    """Standard output or error, the loss of which does not stop the work.
+
+    Args:
+        stream: text stream; None if it was closed before the program started.
+
+    Attributes:
+        error: the OSError by which something was lost, or None.
+    """
+
+    def __init__(self, stream):
+        self.error = None
+        if stream is None:
+            self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        self._attempt(self._stream.write, text)
+        return len(text)
+
+    def flush(self):
+        self._attempt(self._stream.flush)
+
+    def finish(self):
+        """Flush, and keep Python from doing so again, and failing, when it ends."""
+        self.flush()
+        if self.error:
+            with contextlib.suppress(OSError):  # not a file: a test's
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def _attempt(self, action, *arguments):
+        try:
+            action(*arguments)
+        except OSError as error:
+            self.error = self.error or error
 
 
 def entry_points(command):
@@ -64,33 +111,47 @@ def entry_points(command):
     """
 
     def main(argv=None):
-        return _main(command, argv)
+        argv = list(sys.argv[1:] if argv is None else argv)
+        before = sys.stdout, sys.stderr
+        output, errors = sys.stdout, sys.stderr = [_Output(each) for each in before]
+        try:
+            status = _main(command, argv)
+            output.finish()
+            left = isinstance(output.error, BrokenPipeError) and (
+                command.is_report or not {"-h", "--help"}.isdisjoint(argv)
+            )
+            if output.error and status == 0 and not left:
+                reason = output.error.strerror
+                _fail(command, f"Finished, but its output was lost: {reason}.")
+                status = os.EX_IOERR
+            errors.finish()
+            return status
+        finally:
+            sys.stdout, sys.stderr = before
 
     def run():
-        try:
-            status = main()
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output, `head` for instance, has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 0
-        sys.exit(status)
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:  # else the next file that is opened would be in its place
+                os.open(os.devnull, os.O_RDWR)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.reconfigure(errors="backslashreplace")  # in a locale of few letters
+        sys.exit(main())
 
     return main, run
 
 
-def _main(command, argv=None):
+def _main(command, argv):
     """Run a command.
 
     Args:
         command: Command.
-        argv: list of str, the arguments without the program's name; default those of
-            the process.
+        argv: list of str, the arguments without the program's name.
 
     Returns:
         int, the exit status.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     values = flags.FlagValues()
     for define in command.flags:
         define(flag_values=values)
@@ -102,11 +163,16 @@ def _main(command, argv=None):
             return 0
         if arguments and not command.takes_arguments:
             raise flags.Error(f"Unexpected argument {arguments[0]!r}.")
+        # A report names files as escape sequences, and TensorFlow sees none of them.
+        exempt = arguments if command.is_report else ()
+        _check_encoding([text for text in argv if text not in exempt])
     except flags.Error as error:
         text = str(error).rstrip(".")
         if isinstance(error, flags.UnrecognizedFlagError):
             text += _setting_hint(command, error.flagname)
         return _fail(command, f"{text}. See {command.name} --help.")
+    except Mistake as error:
+        return _fail(command, str(error))
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{command.name}: {message}\n"
     try:
@@ -118,9 +184,43 @@ def _main(command, argv=None):
     except Mistake as error:
         _fail(command, str(error))
         return getattr(error, "exit_status", 2)
+    except Exception as error:
+        refused = _refused_file(error)
+        if refused:
+            return _fail(command, refused)
+        return _report(command, error)
     finally:
         warnings.formatwarning = format_warning
         _forget_configuration()
+
+
+def _refused_file(error):
+    """Say what the system has checked: a file not readable, too long a name, ..."""
+    while isinstance(error, OSError) and error.filename is None and error.__context__:
+        error = error.__context__  # gin's copy of an error has no attributes
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        return None
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return f"{shown(os.fsdecode(error.filename))}: {error.strerror}."
+
+
+def _check_encoding(arguments):
+    """Refuse text that TensorFlow would take for the name of another file."""
+    variables = ("AFD_TFDS_DIR", "TFDS_DATA_DIR", "AFD_IMAGE_FOLDER")
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise InvalidValue("The working directory does not exist any more.") from None
+    utf8 = sys.getfilesystemencoding().lower() == "utf-8"
+    for text in [*arguments, folder, *(os.environ.get(v, "") for v in variables)]:
+        try:
+            text.encode("utf-8" if utf8 else "ascii")
+        except UnicodeEncodeError:
+            raise InvalidValue(
+                "Expected names in UTF-8, and a locale for them such as "
+                f"LC_ALL=C.UTF-8. Received: {text!a}."
+            ) from None
 
 
 def _setting_hint(command, flag):
@@ -141,6 +241,13 @@ def import_tensorflow():
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise InvalidValue(
+            "Expected a folder for temporary files that can be written, such as "
+            f"TMPDIR. Received: {error.strerror}."
+        ) from error
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
@@ -199,9 +306,36 @@ def _forget_configuration():
 
 def _fail(command, message):
     # gin appends where it was called from, on further lines.
-    message = " ".join(message.split("\n  In call to configurable")[0].split())
-    print(f"{command.name}: {printable(message)}", file=sys.stderr)
+    message = re.split(r"\n  (?:In call to|No values supplied by Gin)", message)[0]
+    message = printable(" ".join(message.split()))
+    print(f"{command.name}: {message}", file=sys.stderr)
     return 2
+
+
+def _report(command, error):
+    """Say that the program failed, and where the traceback is; return the status."""
+    details = traceback.format_exc()
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix=f"{command.name}-",
+            suffix=".txt",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:
+            file.write(details)
+        place = f"in {file.name}"
+    except OSError:
+        print(details, file=sys.stderr)
+        place = "above"
+    message = (str(error).strip().splitlines() or [""])[0][:200]
+    _fail(
+        command,
+        f"an error of the program itself: {type(error).__name__}: {message} The "
+        f"traceback is {place}; please report it.",
+    )
+    return 1
 
 
 def _help(command, values):

@@ -2,7 +2,7 @@
 
 from afd_tf.cli import command, flags
 from afd_tf.errors import InvalidValue
-from afd_tf.text import as_table
+from afd_tf.text import as_table, printable
 
 
 def _execute(values, arguments, argv):
@@ -24,10 +24,8 @@ def _run_rows(values):
         restored, position = restore(run.path, settings, values.trust_source)
         metrics = restored.evaluate()
     info, distiller = restored.info, restored.distiller
-    print(
-        f"{run.path}: {position} on {info.test_examples:,} images of {info.name} "
-        f"({info.evaluated_split})"
-    )
+    head = f"{run.path}: {position} on {info.test_examples:,} images of {info.name} "
+    print(printable(f"{head}({info.evaluated_split})"))
     rows = [["network", "parameters", "accuracy", "loss"]]
     for name, network in zip(distiller.network_names, distiller.networks, strict=True):
         count = f"{network.count_params():,}"
@@ -51,10 +49,8 @@ def _model_rows(values):
         data_dir=values.data_dir,
         batch_size=values.batch_size,
     )
-    print(
-        f"{values.model} on {report.examples:,} images of {report.dataset} "
-        f"({report.split})"
-    )
+    head = f"{values.model} on {report.examples:,} images of {report.dataset} "
+    print(printable(f"{head}({report.split})"))
     return [
         ["network", "accuracy", "loss"],
         [report.name, f"{100 * report.accuracy:.2f}", f"{report.loss:.4f}"],
@@ -85,6 +81,7 @@ COMMAND = command.Command(
         flags.TRUST_SOURCE,
     ),
     execute=_execute,
+    is_report=True,
 )
 
 main, run = command.entry_points(COMMAND)

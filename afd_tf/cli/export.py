@@ -7,7 +7,7 @@ from pathlib import Path
 from afd_tf.cli import command, flags
 from afd_tf.errors import InvalidValue
 from afd_tf.exports.formats import FORMATS
-from afd_tf.text import counted
+from afd_tf.text import counted, printable
 
 
 def _execute(values, arguments, argv):
@@ -29,7 +29,8 @@ def _execute(values, arguments, argv):
             ),
         )
     # What the run calls it: networks of one kind have one name in Keras.
-    print(f"exported {position} of {dataclasses.replace(report, network=name)}")
+    report = dataclasses.replace(report, network=name)
+    print(printable(f"exported {position} of {report}"))
     if not run.results.is_file():
         print(
             f"The run is not finished: it has {counted(settings.epochs, 'epoch')}.",

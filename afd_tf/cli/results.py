@@ -103,6 +103,7 @@ COMMAND = command.Command(
         ),
     ),
     execute=_execute,
+    is_report=True,
     takes_arguments=True,
 )
 

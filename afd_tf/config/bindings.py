@@ -5,13 +5,14 @@ under short names: `train.epochs`, `@logit/SGD()`.
 """
 
 import functools
+import itertools
 
 import gin
 
 from afd_tf.config import gin_files
 from afd_tf.config.configurables import table
 from afd_tf.config.gin_files import Reference
-from afd_tf.errors import InvalidValue, nearest
+from afd_tf.errors import InvalidValue, nearest, shown
 
 _MODULE = "afd_tf"
 _REQUIRED = Reference("gin.REQUIRED", evaluate=True, macro=True)
@@ -32,14 +33,15 @@ def load(files=(), params=(), complete=True):
         files: as for `read`.
         params: as for `read`.
         complete: bool, whether this must describe a run: every required value set,
-            every scope used.
+            every statement with an effect.
 
     Returns:
         str, in gin syntax and sorted, every binding that has an effect.
 
     Raises:
-        InvalidValue: as from `read`, and for an unknown name (the nearest is suggested)
-            or a missing value; with file and line.
+        InvalidValue: as from `read`, and for an unknown name (the nearest is
+            suggested), a value of the wrong kind, a statement without effect, or a
+            missing value; with file and line.
     """
     return bind(gin_files.read(files, params), complete)
 
@@ -49,7 +51,6 @@ def bind(statements, complete=True):
     _register()
     _check_names(statements)
     if complete:
-        _check_scopes(statements)
         statements = _effective(statements)
         _check_missing(statements)
     clear()
@@ -100,6 +101,8 @@ def _check_names(statements):
             raise statement.invalid(expected, hint=hint)
         for reference in statement.references():
             _check_reference(statement, reference, macros)
+        if parameter:
+            _check_kind(statement, macros)
 
 
 def _check_reference(statement, reference, macros):
@@ -136,29 +139,95 @@ def _nearest_parameter(name, parameter):
     return nearest(f"{name}.{parameter}", same or own)
 
 
-def _scopes_in_use(statements):
-    names = [r.text for s in statements for r in s.references() if not r.macro]
-    return {scope for name in names for scope in name.split("/")[:-1]}
-
-
-def _check_scopes(statements):
-    used = _scopes_in_use(statements)
-    for statement in statements:
-        for scope in set(statement.scope.split("/")) - {*used, ""}:
-            expected = f"a scope that some `@scope/{statement.name}` refers to"
-            raise statement.invalid(expected, statement.key, nearest(scope, used))
+def _check_kind(statement, macros):
+    kind, value = table()[statement.name].kinds[statement.parameter], statement.value
+    if isinstance(value, Reference) and value.macro:
+        value = macros[value.text].value if macros[value.text] else _REQUIRED
+    if kind is None or value == _REQUIRED:
+        return
+    if isinstance(value, Reference):
+        allowed = kind.target in ("", value.text.split("/")[-1])
+    else:
+        allowed = kind.allows(value)
+    if not allowed:
+        raise statement.invalid(kind.expected)
 
 
 def _effective(statements):
-    """Return the statements that have an effect: the last of each, if it is reached.
+    """Return the statements that have an effect.
 
     What one file says of `@resnet20/resnet` is without effect where a later one
-    replaces the networks, and two ways to say the same become the same text.
+    replaces the networks, and two ways to say the same become the same text. What had
+    no effect when it was read, nor later, cannot be meant: it is refused.
     """
-    last = list({s.key: s for s in statements}.values())
-    used = {"", *_scopes_in_use(last)}
-    reached = [s for s in last if used.issuperset(s.scope.split("/"))]
-    return last if len(reached) == len(last) else _effective(reached)
+    last, seen = {}, set()
+    for _, part in itertools.groupby(statements, key=lambda s: s.origin):
+        last |= {s.key: s for s in part}
+        reached, calls = _reached(last)
+        seen |= {id(last[key]) for key in reached}
+    for statement in last.values():
+        if id(statement) not in seen:
+            raise _without_effect(statement, last.values(), calls)
+    return [s for s in last.values() if s.key in reached]
+
+
+def _reached(statements):
+    """Follow references from `train` on, as gin does when it calls.
+
+    Args:
+        statements: dict of key to Statement.
+
+    Returns:
+        set of str, keys of the statements that win in some call; set of (name, scope)
+        of all calls.
+    """
+    by_name = {}
+    for s in statements.values():
+        by_name.setdefault(s.name if s.parameter else f"%{s.name}", []).append(s)
+    reached, calls, waiting = set(), set(), [("train", "")]
+    while waiting:
+        name, scope = call = waiting.pop()
+        if call in calls:
+            continue
+        calls.add(call)
+        for winner in _winners(by_name.get(name, ()), scope).values():
+            reached.add(winner.key)
+            for reference in winner.references():
+                # The value of a macro is computed in a scope of its name.
+                own, _, target = reference.text.rpartition("/")
+                if reference.macro:
+                    own, target = reference.text, f"%{reference.text}"
+                waiting.append((target, own or scope))
+    return reached, calls
+
+
+def _winners(statements, scope):
+    """Return the statements that win in a scope: dict of parameter to Statement."""
+    outer = [s for s in statements if f"{scope}/".startswith(s.scope and f"{s.scope}/")]
+    return {s.parameter: s for s in sorted(outer, key=lambda s: len(s.scope))}
+
+
+def _without_effect(statement, statements, calls):
+    """Return the error for a statement that another one hides, or nothing reaches."""
+    name, parameter = statement.name, statement.parameter
+    rivals = [s for s in statements if (s.name, s.parameter) == (name, parameter)]
+    scopes = sorted(scope for called, scope in calls if called == name)
+    for scope in scopes:
+        winners = _winners(rivals, scope).values()
+        if _winners([statement], scope):
+            [winner] = winners
+            return statement.invalid(
+                f"a setting with an effect; {winner.key} = "
+                f"{shown(winner.value)} wins ({winner.where})"
+            )
+    used = {part for _, scope in calls for part in scope.split("/")} - {""}
+    wrong = [part for part in statement.scope.split("/") if part not in {*used, ""}]
+    hint = nearest(wrong[0], used) if wrong else ""
+    names = [f"@{scope}/{name}".replace("@/", "@") for scope in scopes]
+    if names:
+        hint = hint or f" In use: {', '.join(names)}."
+    expected = f"a scope that some `@scope/{name}` refers to"
+    return statement.invalid(expected, hint=hint)
 
 
 def _check_missing(statements):

@@ -37,6 +37,7 @@ class Statement(NamedTuple):
     parameter: str
     value: Any
     where: str
+    origin: str
 
     @property
     def key(self):
@@ -140,7 +141,7 @@ def _read_text(text, origin, folder, seen):
             scope, name, parameter, value, _ = parsed
             if not parameter:  # a macro's name may have slashes in it
                 scope, name = "", f"{scope}/{name}".lstrip("/")
-            statements.append(Statement(scope, name, parameter, value, where))
+            statements.append(Statement(scope, name, parameter, value, where, origin))
             _check_value(statements[-1])
     return statements
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from afd_tf.errors import invalid
 from afd_tf.results.finished_runs import SUMMARIES, short_labels
 from afd_tf.results.statistics import mean_and_deviation
+from afd_tf.text import printable
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -74,14 +75,16 @@ def figure(comparison):
     for axis, panel in zip(axes, panels, strict=True):
         for row in (row for row in rows if row.network == panel):
             _draw_row(axis, labels.index(row.configuration), row.accuracies)
-        axis.set_title(panel)
+        axis.set_title(printable(panel), parse_math=False)
         axis.set_xlabel("accuracy, %")
         axis.grid(axis="x", alpha=0.3)
     short = short_labels(labels)
-    axes[0].set_yticks(range(len(labels)), [short[label] for label in labels])
+    names = [printable(short[label]) for label in labels]
+    axes[0].set_yticks(range(len(labels)), names, parse_math=False)
     axes[0].invert_yaxis()
     legend = "dots: seeds; bars: mean and one standard deviation"
-    drawn.suptitle(f"{description}\n{legend}", fontsize="small")
+    title = f"{printable(description)}\n{legend}"
+    drawn.suptitle(title, fontsize="small", parse_math=False)
     return drawn
 
 

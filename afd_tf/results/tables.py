@@ -51,7 +51,7 @@ def text(comparison):
     parts = []
     for description, rows in comparison.tables:
         parts += [
-            description,
+            printable(description),
             "\n".join(
                 f"{runs} in {settings}." for runs, settings in _differences(rows)
             ),
@@ -68,11 +68,11 @@ def markdown(comparison):
         head, *body = _cells(rows, comparison.over)
         lines = [head, ["---"] * len(head), *body]
         parts += [
-            description,
+            printable(description),
             "\n".join(
                 f"- {runs} in `{settings}`." for runs, settings in _differences(rows)
             ),
-            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            "\n".join(f"| {' | '.join(map(_in_markdown, line))} |" for line in lines),
         ]
     parts.append("\n".join(map(printable, comparison.remarks)))
     return "\n\n".join(filter(None, parts))
@@ -102,11 +102,15 @@ def csv_text(comparison):
             for name in comparison.over:
                 cells += _gain_cells(row, name)
             cells += row.paper or [None, None]
-            writer.writerow(cells)
+            writer.writerow([printable(c) if isinstance(c, str) else c for c in cells])
     return output.getvalue().rstrip("\n")
 
 
 FORMATS = {"text": text, "markdown": markdown, "csv": csv_text}
+
+
+def _in_markdown(cell):
+    return printable(cell).replace("|", "\\|")
 
 
 def _gain_cells(row, name):

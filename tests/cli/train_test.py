@@ -267,15 +267,6 @@ def test_a_mistake_is_one_line_exit_status_2_and_nothing_left(
     assert files() == before
 
 
-def test_an_unexpected_failure_keeps_its_traceback(monkeypatch):
-    def broken(*args, **kwargs):
-        int("a bug")
-
-    monkeypatch.setattr(config, "call", broken)
-    with pytest.raises(ValueError, match="invalid literal"):
-        train.main(["--dry_run"])
-
-
 # Your own folder
 
 

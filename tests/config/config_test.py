@@ -1,4 +1,5 @@
 import inspect
+import re
 from pathlib import Path
 
 import gin
@@ -183,9 +184,8 @@ def test_what_gets_arguments_from_its_caller_is_not_called_at_once():
             config.load([], [f"train.networks = {call}"])
 
 
-@pytest.mark.parametrize("value", ["3.0", "'x'", "[]"])
-def test_a_value_that_keras_refuses_is_a_configuration_error(value):
-    config.load([], [f"logit/SGD.momentum = {value}"])
+def test_a_value_that_keras_refuses_is_a_configuration_error():
+    config.load([], ["logit/SGD.momentum = 3.0"])
     model = OnlineDistiller([tiny.network(name="a"), tiny.network(name="b")])
     with pytest.raises(InvalidValue, match="Invalid configuration of `SGD`"):
         config.call("compile", self=model)
@@ -237,12 +237,122 @@ def test_bindings_do_not_reach_library_users():
 
 
 def test_objects_made_by_a_configuration_are_of_the_original_classes():
-    config.load([], ["SGD.momentum = 0.5"])
+    config.load([], ["SGD.momentum = 0.5"], complete=False)
     optimizer = config.call("SGD")
     assert type(optimizer) is fused_optimizers.SGD
     assert optimizer.momentum == 0.5
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert copy.get_config() == optimizer.get_config()
+
+
+# Statements without effect
+
+
+@pytest.mark.parametrize(
+    ("param", "winner"),
+    [
+        ("SGD.learning_rate = 0.3", "logit/SGD.learning_rate"),
+        ("Adam.learning_rate = 0.3", "discriminator/Adam.learning_rate"),
+        ("StepDecay.factor = 0.3", "discriminator/StepDecay.factor"),
+        ("resnet.depth = 14", "resnet20/resnet.depth"),
+    ],
+)
+def test_a_setting_hidden_in_every_scope_names_the_line_that_wins(param, winner):
+    message = rf"with an effect; {winner} = .* wins \(.*gin:\d+\)\. Received: {param}"
+    with pytest.raises(InvalidValue, match=message):
+        config.load([], [param])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (["logit/Adam.epsilon = 1"], "In use: @discriminator/Adam, @feature/Adam"),
+        (["resnet.depth = 8", COMPLETE], "a scope that some `@scope/resnet` refers"),
+        (["train.compile = None", "compile.loss = None"], "`@scope/compile` refers"),
+        (
+            ["compile.optimizer = @logit/Adam()", "logit/SGD.momentum = 0.5"],
+            "In use: @discriminator/SGD",
+        ),
+    ],
+)
+def test_a_setting_that_nothing_reaches_is_refused(params, message):
+    given = ["compile.discriminator_optimizer = @discriminator/SGD()"]
+    with pytest.raises(InvalidValue, match=message):
+        config.load([], [*params, *given] if "SGD" in message else params)
+
+
+def test_a_setting_with_an_effect_in_one_scope_is_taken():
+    shortcut = "resnet.shortcut = 'projection'"
+    text = config.load([], [shortcut, "resnet8/resnet.shortcut = 'identity'"])
+    assert shortcut in text
+    text = config.load(
+        [], ["a = @SGD()", "compile.optimizer = %a", "SGD.momentum = 0.5"]
+    )
+    assert "SGD.momentum = 0.5" in text
+
+
+def test_what_a_later_file_overrides_or_no_longer_reaches_is_left_out(tmp_path):
+    first = write(
+        tmp_path / "a.gin", "a = 0.3\nlogit/SGD.momentum = %a\nresnet.name = None"
+    )
+    second = write(tmp_path / "b.gin", "compile.optimizer = @logit/Adam()")
+    third = write(tmp_path / "c.gin", COMPLETE)
+    pairing = config.folders()[0] / config.DEFAULT_PAIRING
+    text = config.load(
+        [pairing, first, second, third], ["compile.label_smoothing = 0.1"]
+    )
+    for name in ("logit/SGD", "resnet.name", "resnet8/resnet", "a = 0.3"):
+        assert name not in text
+    assert "compile.label_smoothing = 0.1" in text
+    # It is read again as it is.
+    assert config.load([write(tmp_path / "config.gin", text)]) == text
+
+
+# Kinds of values
+
+
+@pytest.mark.parametrize(
+    ("param", "expected"),
+    [
+        ("compile.decay_bias = 'False'", "True or False, without quotes"),
+        ("compile.decay_normalization = 0", "True or False, without quotes"),
+        ("train.deterministic = 'False'", "True or False, without quotes"),
+        ("train.tensorboard = 'no'", "True or False, without quotes"),
+        ("load_data.download = 'False'", "True or False, without quotes"),
+        ("compile.jit_compile = 'False'", "True or False, without quotes"),
+        ("OnlineDistiller.checkpointing = '2'", "True, False or an int, without"),
+        ("logit/SGD.nesterov = 'False'", "True or False, without quotes"),
+        ("logit/SGD.nesterov = None", "True or False, without quotes"),
+        ("logit/SGD.clipnorm = '1'", "a number, without quotes"),
+        ("logit/SGD.momentum = []", "a number, without quotes"),
+        ("logit/SGD.clipvalue = True", "a number, without quotes"),
+        ("logit/SGD.ema_overwrite_frequency = 0.5", "an int or None, without quotes"),
+        ("logit/SGD.name = 3", "a text in quotes, or None"),
+        ("resnet8/resnet.name = 3", "a text in quotes, or None"),
+        ("OnlineDistiller.tap = 3", "a text or a list of texts in quotes"),
+        ("OnlineDistiller.names = [3, 4]", "a list of texts in quotes"),
+        ("train.source = 3", "a text in quotes, or None"),
+        ("train.load_data = @compile", "@load_data"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_where_it_was_given(param, expected):
+    message = rf"in --gin_param\. Expected {expected}.*Received: {re.escape(param)}"
+    with pytest.raises(InvalidValue, match=message):
+        config.load([], [param])
+
+
+def test_macros_are_of_the_kind_that_they_stand_for():
+    with pytest.raises(InvalidValue, match="True or False, without quotes"):
+        config.load([], ["a = 'False'", "logit/SGD.nesterov = %a"])
+    config.load([], ["a = False", "logit/SGD.nesterov = %a"])
+
+
+def test_every_default_is_of_its_kind():
+    for name, configurable in configurables.table().items():
+        for p in inspect.signature(configurable.function).parameters.values():
+            kind = configurable.kinds.get(p.name)
+            if kind and p.default is not inspect.Parameter.empty:
+                assert kind.allows(p.default), f"{name}.{p.name}"
 
 
 # afd.gin

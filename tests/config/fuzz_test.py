@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import signal
 import tempfile
 from pathlib import Path
 
@@ -104,6 +105,87 @@ def test_the_command_ends_with_a_line_and_leaves_nothing(lines):
         assert status in (0, 2)
         assert len(error.getvalue().splitlines()) == (1 if status else 0)
         assert list(Path(folder).iterdir()) == []
+
+
+# The absurd
+
+LARGE = 2**62
+absurd = st.one_of(
+    # Megabytes of brackets, of digits, of text, of statements.
+    st.builds(
+        lambda part, count: f"train.epochs = {part * count}",
+        st.sampled_from([*"[({'@%-9#\n", '"', "\\", "[]", "%a", "@SGD()", "not "]),
+        st.sampled_from([30, 10_000, 2_000_000]),
+    ),
+    st.integers(1, 2_000).map(lambda n: "\n".join(["train.epochs = 2"] * n)),
+    # A chain of macros, which may end, lead back, or become very large.
+    st.builds(
+        lambda depth, width, end: "\n".join(
+            [
+                *(
+                    f"m{i} = [{', '.join([f'%m{i + 1}'] * width)}]"
+                    for i in range(depth)
+                ),
+                f"m{depth} = {end}",
+                "train.epochs = %m0",
+            ]
+        ),
+        st.integers(0, 300),
+        st.integers(1, 10),
+        st.sampled_from(["1", "%m0", "@SGD()", "@train", "'x'"]),
+    ),
+    # Scopes of thousands of parts.
+    st.builds(
+        lambda depth, call: (
+            f"{'x/' * depth}SGD.momentum = 0.5\n"
+            f"compile.optimizer = @{'x/' * depth}SGD{call}"
+        ),
+        st.integers(0, 3_000),
+        st.sampled_from(["()", ""]),
+    ),
+    # Numbers that nothing is meant to have, and too long a name.
+    st.builds(
+        "{} = {}".format,
+        st.sampled_from(
+            [s for s in settings if not s.startswith(("train.workers", "resnet"))]
+        ),
+        st.sampled_from(
+            [LARGE, -LARGE, 1e300, 5e-324, "'" + "x" * 300 + "'", "'a\\0b'"]
+        ),
+    ),
+)
+
+
+@fuzz(60)
+@given(st.lists(absurd, min_size=1, max_size=2))
+def test_the_absurd_is_refused_in_a_line_and_soon(parts):
+    def late(*_):
+        raise AssertionError("no answer within 60 seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            Path("a.gin").write_text("\n".join(parts))
+            error = io.StringIO()
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(error),
+            ):
+                status = train.main(
+                    [
+                        "--gin_file=pairings/digits_resnet8_resnet20",
+                        "--gin_file=a.gin",
+                        "--dry_run",
+                    ]
+                )
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert status in (0, 2), error.getvalue()
+    lines = error.getvalue().splitlines()
+    assert len(lines) == (1 if status else 0)
+    assert all(len(line) < 2_000 for line in lines)
 
 
 # Arguments of the wrong kind

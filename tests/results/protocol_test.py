@@ -131,13 +131,12 @@ def test_what_a_stranger_wrote_moves_no_cursor_and_is_cut(tmp_path):
         # Networks that one side does not have, and the source that vanilla cannot have.
         (offline("afd"), online("vanilla")),
         (offline("afd"), offline("kd")),
-        # An optimizer that is described and not used.
+        # Another optimizer of a step that vanilla does not have.
         (
             online(
                 "afd",
                 "compile.feature_optimizer = @feature/SGD()",
                 "feature/SGD.learning_rate = 0.1",
-                "feature/Adam.learning_rate = 1e-3",
             ),
             online("vanilla"),
         ),

@@ -157,3 +157,20 @@ def test_a_chart_of_two_protocols_is_refused(tmp_path):
 def test_a_chart_of_no_known_kind_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"ends in one of \.png, \.svg, \.pdf"):
         chart.check_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("format", tables.FORMATS)
+def test_names_of_a_stranger_are_escaped_in_every_format(tmp_path, format):
+    names = ("a\x1b[2J|b", "half\ud800")
+    more = "train.new = '\x1b[31m'\n"
+    write_seeds(tmp_path, "vanilla", [0.5, 0.6], networks=names)
+    write_seeds(tmp_path / "\x1b[1m", "afd", [0.5, 0.7], networks=names, more=more)
+    comparison = compare([tmp_path])
+    table = tables.FORMATS[format](comparison)
+    assert table.replace("\n", "").isprintable()
+    assert "half\\ud800" in table
+    assert table.encode()  # it can be written
+    if format == "markdown":
+        rows = [line for line in table.splitlines() if line.startswith("| ")]
+        assert "a\\x1b[2J\\|b" in table
+        assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
