@@ -10,6 +10,7 @@ SIGINT, 143 by SIGTERM (training only, after saving).
 import contextlib
 import errno
 import importlib
+import io
 import logging
 import os
 import re
@@ -135,8 +136,9 @@ def entry_points(command):
                 os.fstat(number)
             except OSError:  # else the next file that is opened would be in its place
                 os.open(os.devnull, os.O_RDWR)
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.reconfigure(errors="backslashreplace")  # in a locale of few letters
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # in a locale of few letters
+                stream.reconfigure(errors="backslashreplace")
         sys.exit(main())
 
     return main, run

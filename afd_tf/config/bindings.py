@@ -160,7 +160,7 @@ def _effective(statements):
     replaces the networks, and two ways to say the same become the same text. What had
     no effect when it was read, nor later, cannot be meant: it is refused.
     """
-    last, seen = {}, set()
+    last, seen, reached, calls = {}, set(), set(), set()
     for _, part in itertools.groupby(statements, key=lambda s: s.origin):
         last |= {s.key: s for s in part}
         reached, calls = _reached(last)
