@@ -160,9 +160,8 @@ def test_workers_with_different_settings_do_not_train(tmp_path, ports):
 
 
 @pytest.mark.parametrize("dead", [0, 1])
-@pytest.mark.parametrize(
-    "stage", ["joining", "building", "training", "evaluating", "saving"]
-)
+# In training: below.
+@pytest.mark.parametrize("stage", ["joining", "building", "evaluating", "saving"])
 def test_a_survivor_ends_in_time_at_each_stage(tmp_path, ports, stage, dead):
     workers = worker_run.start(
         tmp_path / "run",

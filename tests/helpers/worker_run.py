@@ -91,7 +91,7 @@ def hide_checkpoints_from_the_second(task):
 
 
 class _At(keras.callbacks.Callback):
-    """Calls a function at a stage: "training", "evaluating" or "saving"."""
+    """Calls a function at a stage: "evaluating" or "saving"."""
 
     def __init__(self, stage, function):
         super().__init__()
@@ -100,9 +100,6 @@ class _At(keras.callbacks.Callback):
     def _reach(self, stage):
         if stage == self._stage:
             self._function()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._reach("training")
 
     def on_test_batch_begin(self, batch, logs=None):
         self._reach("evaluating")
