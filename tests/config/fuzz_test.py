@@ -156,7 +156,7 @@ absurd = st.one_of(
 )
 
 
-@fuzz(60)
+@fuzz(20)
 @given(st.lists(absurd, min_size=1, max_size=2))
 def test_the_absurd_is_refused_in_a_line_and_soon(parts):
     def late(*_):
