@@ -310,6 +310,7 @@ def _fail(command, message):
     # gin appends where it was called from, on further lines.
     message = re.split(r"\n  (?:In call to|No values supplied by Gin)", message)[0]
     message = printable(" ".join(message.split()))
+    message = re.sub(r"(\S{150})\S{100,}(\S{50})", r"\1...\2", message)
     print(f"{command.name}: {message}", file=sys.stderr)
     return 2
 
