@@ -91,10 +91,9 @@ def attack(folder, run, kills, counts, choose):
                 "delay": choose.choice(DELAYS) * choose.random(),
             }
             done = not start(folder, command, run, moment)[0]
-            if not done:
-                made.append(f"{command} {moment['operation']}+{moment['delay']:.3f}")
-            elif command == "export":
+            if done:
                 break  # there is nothing more to do
+            made.append(f"{command} {moment['operation']}+{moment['delay']:.3f}")
         if not done:
             start(folder, command, run, None)
     return made
