@@ -134,13 +134,15 @@ class Rendezvous:
         kind, hello = None, None
         with contextlib.suppress(TimeoutError):
             kind, hello = connection.receive(_POLL_SECONDS)
-        if kind != "hello":  # nothing of ours
+        if kind != "hello" or not _is_hello(hello):  # nothing of ours
             connection.close()
             return
         task, reason = hello["task"], None
         if hello["workers"] != list(self._cluster.workers):
             reason = "this worker was started with other addresses than the chief"
-        elif task in (0, *self._connections):
+        elif task not in range(1, len(self._cluster.workers)):
+            reason = f"there is no worker {task} to wait for"
+        elif task in self._connections:
             reason = f"another process has joined as task {task}"
         if reason is None:
             self._connections[task] = connection
@@ -314,6 +316,11 @@ def check_same(what, values):
                     "but for --task and what tells where data is. Received: "
                     f"{key} = {pair[0]} on worker 0, {pair[1]} on worker {task}."
                 )
+
+
+def _is_hello(value):
+    named = isinstance(value, dict) and {"task", "workers"} <= value.keys()
+    return named and type(value["task"]) is int
 
 
 def _listening(address):

@@ -54,8 +54,9 @@ def two_images(name, batch_size, **_):
     return train, train, Info()
 
 
-def untrained_source(path, wanted):
+def untrained_source(path, wanted, trust=True):
     """Stand in for a trained network that has the name which the cell asks for."""
+    del trust
     assert Path(path).parent.name.endswith("_vanilla")
     shape, classes = SHAPES["cifar100"]
     return Source(networks.build(wanted, classes, shape), {}, {})

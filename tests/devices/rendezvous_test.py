@@ -149,7 +149,7 @@ def test_strangers_and_workers_of_another_command_are_sent_away(addresses, capsy
                 contextlib.suppress(ConnectionRefusedError),
                 socket.create_connection((host, int(port))) as stranger,
             ):
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                stranger.sendall(b'["hello", {"task": "x"}]\n')
                 break
         try:
             Rendezvous(Cluster(other, 1), 60).__enter__()
