@@ -255,8 +255,8 @@ class Checkpoints:
             )
         if self._configuration not in (None, identity["configuration"]):
             raise InvalidValue(
-                f"Checkpoint {path} is of a run of another configuration. Put it where "
-                "it came from, and restore those of this run. Nothing was changed."
+                f"Checkpoint {path} is of a run of another configuration, or config.gin "
+                "was edited since. Restore the one or the other. Nothing was changed."
             )
 
 
