@@ -255,8 +255,9 @@ class Checkpoints:
             )
         if self._configuration not in (None, identity["configuration"]):
             raise InvalidValue(
-                f"Checkpoint {path} is of a run of another configuration, or config.gin "
-                "was edited since. Restore the one or the other. Nothing was changed."
+                f"Checkpoint {path} is of a run of another configuration, or "
+                "config.gin was edited since. Restore the one or the other. Nothing "
+                "was changed."
             )
 
 
