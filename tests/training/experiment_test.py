@@ -300,7 +300,9 @@ def test_a_nan_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         small_runs.train(tmp_path / "run", callbacks=[small_runs.AfterEpoch(1)])
     before = small_runs.checkpoint_values(tmp_path / "run")
-    monkeypatch.setattr(loop, "build", lambda *args: poisoned(training.build(*args)))
+    monkeypatch.setattr(
+        loop, "build", lambda *args, **kw: poisoned(training.build(*args, **kw))
+    )
     with pytest.raises(nonfinite.NonFiniteLossError, match="checkpoint of epoch 1"):
         small_runs.train(tmp_path / "run")
     small_runs.assert_same_values(
